@@ -1,0 +1,297 @@
+//! `$name` expressions of postconf(5).
+//!
+//! `$name`, `${name}`, `$(name)`, `${name?text}`, `${name?{a}:{b}}`, `${name:text}`,
+//! `${{a} == {b} ? {x} : {y}}` with `==`, `!=`, `<`, `<=`, `>=`, `>` and, for compatibility levels such
+//! as 3.6, the same operators followed by `level`. `$$` is a dollar sign.
+
+use std::cmp::Ordering;
+
+/// What is wrong with an expression, in Postfix's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SyntaxError(pub String);
+
+/// The caller's source of values: the finished value of a name, or `None` where there is none (it becomes empty).
+pub type Lookup<'a, E> = dyn FnMut(&str) -> Result<Option<String>, E> + 'a;
+
+/// Replaces every expression of `text`. Values that `lookup` gives are inserted as they are.
+pub fn expand<E: From<SyntaxError>>(text: &str, lookup: &mut Lookup<'_, E>) -> Result<String, E> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        if let Some(tail) = after.strip_prefix('$') {
+            out.push('$');
+            rest = tail;
+        } else if after.starts_with(['{', '(']) {
+            let Some((inner, tail)) = balanced(after) else {
+                let shown = format!("truncated macro reference: \"{text}\"");
+                return Err(SyntaxError(shown).into());
+            };
+            out.push_str(&expression(inner, text, lookup)?);
+            rest = tail;
+        } else {
+            let (name, tail) = split_name(after);
+            if name.is_empty() {
+                return Err(SyntaxError(format!("empty macro name: \"{text}\"")).into());
+            }
+            out.push_str(&lookup(name)?.unwrap_or_default());
+            rest = tail;
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Every name that an expansion of `text` could ask for, in any branch. Stops at a syntax error.
+pub fn names(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        let after = &rest[at + 1..];
+        if let Some(tail) = after.strip_prefix('$') {
+            rest = tail;
+        } else if let Some((inner, tail)) = balanced(after) {
+            let (name, _) = split_name(inner.trim_start());
+            if !name.is_empty() {
+                names.push(name.to_owned());
+            }
+            names.extend(self::names(inner));
+            rest = tail;
+        } else {
+            let (name, tail) = split_name(after);
+            if !name.is_empty() {
+                names.push(name.to_owned());
+            }
+            rest = tail;
+        }
+    }
+    names
+}
+
+/// Splits `{inner}tail` or `(inner)tail`; only brackets of the opening kind nest.
+fn balanced(text: &str) -> Option<(&str, &str)> {
+    let (open, close) = match text.as_bytes().first()? {
+        b'{' => (b'{', b'}'),
+        b'(' => (b'(', b')'),
+        _ => return None,
+    };
+    let mut depth = 0usize;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte == open {
+            depth += 1;
+        } else if byte == close {
+            depth -= 1;
+            if depth == 0 {
+                return Some((&text[1..at], &text[at + 1..]));
+            }
+        }
+    }
+    None
+}
+
+fn split_name(text: &str) -> (&str, &str) {
+    let end = text
+        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// The value of what stands inside `${…}`.
+fn expression<E: From<SyntaxError>>(
+    inner: &str,
+    whole: &str,
+    lookup: &mut Lookup<'_, E>,
+) -> Result<String, E> {
+    let text = inner.trim_start();
+    if text.is_empty() {
+        return Err(SyntaxError(format!("empty macro name: \"{whole}\"")).into());
+    }
+    if text.starts_with('{') {
+        let (holds, rest) = comparison(text, inner, lookup)?;
+        // Postfix's value of a comparison that no `?` follows: not empty means true.
+        let truth = if holds { "true" } else { "" };
+        return branches(holds, truth, rest, inner, lookup);
+    }
+    let (name, rest) = split_name(text);
+    let value = if name.is_empty() { None } else { lookup(name)? };
+    let value = value.unwrap_or_default();
+    branches(!value.is_empty(), &value, rest.trim_start(), inner, lookup)
+}
+
+/// `{a} op {b}`: whether it holds, and the text after it.
+fn comparison<'t, E: From<SyntaxError>>(
+    text: &'t str,
+    inner: &str,
+    lookup: &mut Lookup<'_, E>,
+) -> Result<(bool, &'t str), E> {
+    type Holds = fn(Ordering) -> bool;
+    const OPERATORS: [(&str, Holds); 6] = [
+        ("==", Ordering::is_eq),
+        ("!=", Ordering::is_ne),
+        ("<=", Ordering::is_le),
+        (">=", Ordering::is_ge),
+        ("<", Ordering::is_lt),
+        (">", Ordering::is_gt),
+    ];
+    let unbalanced = || {
+        SyntaxError(format!(
+            "unbalanced {{}} in attribute expression: \"{inner}\""
+        ))
+    };
+    let (left, rest) = balanced(text).ok_or_else(unbalanced)?;
+    let rest = rest.trim_start();
+    let Some((operator, holds)) = OPERATORS.iter().find(|(op, _)| rest.starts_with(op)) else {
+        let found = format!(
+            "\"==\" or \"!=\"\" or \"<\"\" or \"<=\"\" or \">=\"\" or \">\" expected at: \"...{left}}}>>>{rest}\""
+        );
+        return Err(SyntaxError(found).into());
+    };
+    let rest = &rest[operator.len()..];
+    let (by_level, rest) = match rest.strip_prefix("level") {
+        Some(rest) => (true, rest.trim_start()),
+        None => (false, rest.trim_start()),
+    };
+    let Some((right, rest)) = balanced(rest).filter(|_| rest.starts_with('{')) else {
+        return Err(SyntaxError(format!(
+            "\"{{expression}}\" expected at: \"...{operator}>>>{rest}\""
+        ))
+        .into());
+    };
+    let left = expand(left, lookup)?;
+    let right = expand(right, lookup)?;
+    let order = if by_level {
+        level(&left)?.cmp(&level(&right)?)
+    } else {
+        compare(&left, &right)
+    };
+    Ok((holds(order), rest.trim_start()))
+}
+
+/// Numbers compare as numbers when both sides are all digits, otherwise the texts compare.
+fn compare(left: &str, right: &str) -> Ordering {
+    let number = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| text.parse::<u64>().ok())
+    };
+    match (number(left).flatten(), number(right).flatten()) {
+        (Some(left), Some(right)) => left.cmp(&right),
+        _ => left.cmp(right),
+    }
+}
+
+/// A compatibility level: `major[.minor[.patch]]`.
+fn level(text: &str) -> Result<[u32; 3], SyntaxError> {
+    let mut parts = [0u32; 3];
+    let words: Vec<&str> = text.trim().split('.').collect();
+    let bad = || SyntaxError(format!("bad compatibility level: \"{text}\""));
+    if words.len() > parts.len() {
+        return Err(bad());
+    }
+    for (part, word) in parts.iter_mut().zip(words) {
+        *part = word.parse().map_err(|_| bad())?;
+    }
+    Ok(parts)
+}
+
+/// What follows the name or comparison: nothing, `?text`, `?{a}:{b}`, `:text`.
+fn branches<E: From<SyntaxError>>(
+    holds: bool,
+    value: &str,
+    rest: &str,
+    inner: &str,
+    lookup: &mut Lookup<'_, E>,
+) -> Result<String, E> {
+    let unexpected = |problem: &str, at: &str| {
+        let before = inner.strip_suffix(at).unwrap_or_default().trim_end();
+        SyntaxError(format!("{problem} at: \"...{before}>>>{at}\""))
+    };
+    let chosen = if rest.is_empty() {
+        return Ok(value.to_owned());
+    } else if let Some(then) = rest.strip_prefix('?') {
+        let (then, otherwise) =
+            then_and_else(then).map_err(|(problem, at)| unexpected(problem, at))?;
+        if holds { then } else { otherwise }
+    } else if let Some(otherwise) = rest.strip_prefix(':') {
+        let (text, tail) = payload(otherwise);
+        if !tail.is_empty() {
+            return Err(unexpected("unexpected input", tail).into());
+        }
+        // A value that is not empty is not inserted: `${name:text}` gives `text` or nothing.
+        if holds { "" } else { text }
+    } else {
+        return Err(unexpected("attribute name syntax error", rest).into());
+    };
+    expand(chosen, lookup)
+}
+
+/// `text`, `{a}` or `{a}:{b}` after a question mark; otherwise the problem and where it is.
+fn then_and_else(text: &str) -> Result<(&str, &str), (&'static str, &str)> {
+    let (then, tail) = payload(text);
+    if tail.is_empty() {
+        return Ok((then, ""));
+    }
+    let otherwise = tail.strip_prefix(':').ok_or(("\":\" expected", tail))?;
+    match payload(otherwise) {
+        (otherwise, "") => Ok((then, otherwise)),
+        (_, tail) => Err(("unexpected input", tail)),
+    }
+}
+
+/// The contents of leading braces and what follows them, or the whole text.
+fn payload(text: &str) -> (&str, &str) {
+    let trimmed = text.trim_start();
+    match balanced(trimmed) {
+        Some((inner, tail)) if trimmed.starts_with('{') => (inner, tail.trim_start()),
+        _ => (text, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> String {
+        let mut lookup = |name: &str| -> Result<Option<String>, SyntaxError> {
+            Ok(match name {
+                "a" => Some("A".to_owned()),
+                "empty" => Some(String::new()),
+                "level" => Some("3.6".to_owned()),
+                _ => None,
+            })
+        };
+        expand(text, &mut lookup).unwrap_or_else(|e| format!("! {e}"))
+    }
+
+    #[test]
+    fn expressions() {
+        for (text, expected) in [
+            ("x$a.y", "xA.y"),
+            ("${a}$(a)$$a", "AA$a"),
+            ("${a?yes $a}", "yes A"),
+            ("${a?{yes}:{no}}${nosuch?{yes}:{no}}", "yesno"),
+            ("${a ? {yes} : {no}}", "yes"),
+            ("${a?{yes}:no}${empty?{yes}:no}", "yesno"),
+            ("${nosuch:else}${a:else}${nosuch:{$a}}", "elseA"),
+            ("${{$a} == {A} ? {y} : {n}}", "y"),
+            ("${{9}<{10}?{y}:{n}}${{9}<{10a}?{y}:{n}}", "yn"),
+            ("${{$level} <level {3.10} ? {old} : {new}}", "old"),
+            ("${{$level} >=level {3.6}?{new}}", "new"),
+            ("${a", "! truncated macro reference: \"${a\""),
+            ("${}", "! empty macro name: \"${}\""),
+            ("$-", "! empty macro name: \"$-\""),
+        ] {
+            assert_eq!(check(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_every_branch() {
+        assert_eq!(
+            names("$a ${b?{$c}:{${d}}} $$e ${{$f}=={x}?$g}"),
+            ["a", "b", "c", "d", "f", "g"]
+        );
+    }
+}

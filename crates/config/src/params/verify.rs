@@ -1,0 +1,68 @@
+//! Address verification, content inspection and limits of clients. One row a parameter; see [`super::Param`].
+
+use super::rows;
+
+rows! {
+    accepted Time "address_verify_cache_cleanup_interval" = "12h", "";
+    accepted Text "address_verify_default_transport" = "$default_transport", "";
+    accepted Text "address_verify_local_transport" = "$local_transport", "";
+    accepted Text "address_verify_map" = "btree:$data_directory/verify_cache", "";
+    accepted Bool "address_verify_negative_cache" = "yes", "";
+    accepted Time "address_verify_negative_expire_time" = "3d", "";
+    accepted Time "address_verify_negative_refresh_time" = "3h", "";
+    accepted Int "address_verify_pending_request_limit" = "5000", "";
+    accepted Int "address_verify_poll_count" = "${stress?{1}:{3}}", "";
+    accepted Time "address_verify_poll_delay" = "3s", "";
+    accepted Time "address_verify_positive_expire_time" = "31d", "";
+    accepted Time "address_verify_positive_refresh_time" = "7d", "";
+    accepted Text "address_verify_relay_transport" = "$relay_transport", "";
+    accepted Text "address_verify_relayhost" = "$relayhost", "";
+    accepted Text "address_verify_sender" = "$double_bounce_sender", "";
+    accepted Text "address_verify_sender_dependent_default_transport_maps" = "$sender_dependent_default_transport_maps", "";
+    accepted Text "address_verify_sender_dependent_relayhost_maps" = "$sender_dependent_relayhost_maps", "";
+    accepted Time "address_verify_sender_ttl" = "0s", "";
+    accepted Text "address_verify_service_name" = "verify", "";
+    accepted Text "address_verify_transport_maps" = "$transport_maps", "";
+    accepted Text "address_verify_virtual_transport" = "$virtual_transport", "";
+    accepted Time "anvil_rate_time_unit" = "60s", "";
+    accepted Time "anvil_status_update_time" = "600s", "";
+    accepted Text "body_checks" = "", "Patterns for body lines.";
+    accepted Int "body_checks_size_limit" = "51200", "";
+    accepted Bool "cleanup_replace_stray_cr_lf" = "yes", "";
+    accepted Text "cleanup_service_name" = "cleanup", "";
+    accepted Text "content_filter" = "", "";
+    accepted Int "header_address_token_limit" = "10240", "";
+    accepted Text "header_checks" = "", "Patterns for headers.";
+    accepted Text "header_from_format" = "standard", "";
+    accepted Int "header_size_limit" = "102400", "Longest header that is examined whole.";
+    accepted Time "milter_command_timeout" = "30s", "";
+    accepted Text "milter_connect_macros" = "j {daemon_name} {daemon_addr} v _", "";
+    accepted Time "milter_connect_timeout" = "30s", "";
+    accepted Time "milter_content_timeout" = "300s", "";
+    accepted Text "milter_data_macros" = "i", "";
+    accepted Text "milter_default_action" = "tempfail", "";
+    accepted Text "milter_end_of_data_macros" = "i", "";
+    accepted Text "milter_end_of_header_macros" = "i", "";
+    accepted Text "milter_header_checks" = "", "";
+    accepted Text "milter_helo_macros" = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}", "";
+    accepted Text "milter_macro_daemon_name" = "$myhostname", "";
+    accepted Text "milter_macro_defaults" = "", "";
+    accepted Text "milter_macro_v" = "$mail_name $mail_version", "";
+    accepted Text "milter_mail_macros" = "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer}", "";
+    accepted Int "milter_protocol" = "6", "";
+    accepted Text "milter_rcpt_macros" = "i {rcpt_addr} {rcpt_host} {rcpt_mailer}", "";
+    accepted Text "milter_unknown_command_macros" = "", "";
+    accepted Int "mime_boundary_length_limit" = "2048", "";
+    accepted Text "mime_header_checks" = "$header_checks", "Patterns for MIME headers.";
+    accepted Int "mime_nesting_limit" = "100", "";
+    accepted Text "nested_header_checks" = "$header_checks", "Patterns for headers of attached messages.";
+    accepted Text "non_smtpd_milters" = "", "";
+    accepted Text "qmqpd_authorized_clients" = "", "";
+    accepted Bool "qmqpd_client_port_logging" = "no", "";
+    accepted Time "qmqpd_error_delay" = "1s", "";
+    accepted Time "qmqpd_timeout" = "300s", "";
+    honoured Text "receive_override_options" = "", "Steps that cleanup leaves out.";
+    accepted Text "sender_dependent_default_transport_maps" = "", "default_transport by sender.";
+    accepted Text "sender_dependent_relayhost_maps" = "", "relayhost by sender.";
+    accepted Text "verp_delimiter_filter" = "-=+", "";
+}

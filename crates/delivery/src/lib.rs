@@ -1,0 +1,26 @@
+//! Delivery agents, and the reports of what they could not deliver.
+//!
+//! [`Agents`] holds one agent for each delivery service of master.cf. The scheduler groups the
+//! recipients of a message by transport and nexthop, hands each group over as a [`Request`], and gets
+//! an [`Outcome`] for each recipient, in the same order.
+//!
+//! | command in master.cf | module | as |
+//! |---|---|---|
+//! | `virtual` | [`mailbox`] | virtual(8): Maildir and mbox |
+//! | `lmtp`, `smtp`, `relay` | [`client`] | smtp(8) |
+//! | `pipe` | [`pipe`] | pipe(8) |
+//! | `error`, `retry`, `discard`, `local` | [`notice`] | error(8), discard(8); local(8) without local mailboxes |
+//!
+//! [`dsn`] composes delivery status notifications (RFC 3464).
+
+pub mod agents;
+pub mod client;
+pub mod content;
+pub mod dsn;
+pub mod mailbox;
+pub mod notice;
+pub mod pipe;
+pub mod request;
+
+pub use agents::Agents;
+pub use request::{Message, Outcome, Rcpt, Remote, Request, Sasl, Status};

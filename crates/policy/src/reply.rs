@@ -1,0 +1,177 @@
+//! The reply texts of the restrictions, in one place. They are Postfix's: log readers know them.
+
+use mail::EnhancedCode;
+use smtp::Reply;
+
+/// "Recipient address" and "Sender address" in reply texts.
+pub const RECIPIENT: &str = "Recipient address";
+pub const SENDER: &str = "Sender address";
+pub const CLIENT: &str = "Client host";
+pub const HELO: &str = "Helo command";
+
+fn coded(code: u16, subject: u16, detail: u16, text: String) -> Reply {
+    Reply::new(
+        code,
+        EnhancedCode::new((code / 100) as u8, subject, detail),
+        text,
+    )
+}
+
+/// A table failed: the client is to come back.
+pub fn lookup_failure(address: &str) -> Reply {
+    coded(451, 3, 0, format!("<{address}>: Temporary lookup failure"))
+}
+
+/// The configuration is wrong in a way that shows only now.
+pub fn configuration_error() -> Reply {
+    coded(451, 3, 5, "Server configuration error".into())
+}
+
+/// `reject_unauth_destination` and `defer_unauth_destination`.
+pub fn relay_denied(code: u16, address: &str) -> Reply {
+    coded(code, 7, 1, format!("<{address}>: Relay access denied"))
+}
+
+/// An address that the table of its class does not have. Senders get 5.1.0.
+pub fn unknown_user(code: u16, address: &str, what: &str, in_table: &str) -> Reply {
+    let detail = if what == SENDER { 0 } else { 1 };
+    coded(
+        code,
+        1,
+        detail,
+        format!("<{address}>: {what} rejected: User unknown{in_table}"),
+    )
+}
+
+/// The aliases of an address lead in a loop or beyond their limits.
+pub fn alias_expansion(address: &str) -> Reply {
+    coded(451, 6, 0, format!("<{address}>: Alias expansion error"))
+}
+
+/// The same, found only when the message is complete.
+pub fn alias_expansion_of_message() -> Reply {
+    coded(451, 6, 0, "Alias expansion error".into())
+}
+
+/// The message could not be put into the queue.
+pub fn queue_file_write_error() -> Reply {
+    coded(451, 3, 0, "Error: queue file write error".into())
+}
+
+/// No room for the message.
+pub fn insufficient_storage() -> Reply {
+    coded(452, 3, 1, "Insufficient system storage".into())
+}
+
+/// More `Received:` headers than `hopcount_limit`.
+pub fn too_many_hops() -> Reply {
+    coded(554, 4, 0, "Error: too many hops".into())
+}
+
+/// The message is in the queue.
+pub fn queued(id: &str) -> Reply {
+    coded(250, 0, 0, format!("Ok: queued as {id}"))
+}
+
+/// Too many connections at once from one client.
+pub fn too_many_connections(name_and_address: &str) -> Reply {
+    coded(
+        421,
+        7,
+        0,
+        format!("Error: too many connections from {name_and_address}"),
+    )
+}
+
+/// `reject_non_fqdn_…`.
+pub fn not_fully_qualified(code: u16, value: &str, what: &str) -> Reply {
+    let noun = if what == HELO { "hostname" } else { "address" };
+    coded(
+        code,
+        5,
+        2,
+        format!("<{value}>: {what} rejected: need fully-qualified {noun}"),
+    )
+}
+
+/// `reject_invalid_helo_hostname`.
+pub fn invalid_helo(code: u16, value: &str) -> Reply {
+    coded(
+        code,
+        5,
+        2,
+        format!("<{value}>: {HELO} rejected: Invalid name"),
+    )
+}
+
+/// `defer`.
+pub fn deferred(code: u16, value: &str, what: &str) -> Reply {
+    coded(
+        code,
+        3,
+        2,
+        format!("<{value}>: {what} rejected: Try again later"),
+    )
+}
+
+/// `defer_if_permit`, when nothing refuses for good.
+pub fn defer_if_permit(value: &str, what: &str) -> Reply {
+    coded(
+        450,
+        7,
+        0,
+        format!("<{value}>: {what} rejected: defer_if_permit requested"),
+    )
+}
+
+/// `reject_multi_recipient_bounce`.
+pub fn multi_recipient_bounce(code: u16, value: &str, what: &str) -> Reply {
+    coded(
+        code,
+        5,
+        3,
+        format!("<{value}>: {what} rejected: Multi-recipient bounce"),
+    )
+}
+
+/// DEFER_IF_PERMIT of an access table.
+pub fn access_deferred(code: u16, value: &str, what: &str, text: &str) -> Reply {
+    let text = if text.is_empty() {
+        "Service unavailable"
+    } else {
+        text
+    };
+    access_denied(code, None, value, what, text)
+}
+
+/// An access table failed.
+pub fn access_table_failure(value: &str, what: &str) -> Reply {
+    coded(
+        451,
+        3,
+        5,
+        format!("<{value}>: {what} rejected: Server configuration error"),
+    )
+}
+
+/// A refusal by an access table or a plain `reject` or `defer`.
+pub fn access_denied(
+    code: u16,
+    enhanced: Option<EnhancedCode>,
+    value: &str,
+    what: &str,
+    text: &str,
+) -> Reply {
+    let class = (code / 100) as u8;
+    let enhanced = enhanced.unwrap_or(EnhancedCode::new(class, 7, 1));
+    let text = if text.is_empty() {
+        "Access denied"
+    } else {
+        text
+    };
+    Reply::new(
+        code,
+        enhanced,
+        format!("<{value}>: {what} rejected: {text}"),
+    )
+}

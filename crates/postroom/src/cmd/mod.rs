@@ -1,0 +1,85 @@
+//! The commands, one file each. A command gets the arguments that follow its name.
+
+pub mod demo;
+pub mod explain;
+pub mod options;
+pub mod postcat;
+pub mod postconf;
+pub mod postmap;
+pub mod postqueue;
+pub mod postsuper;
+pub mod queue_tool;
+pub mod serve;
+pub mod tool_log;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// A verb of `postroom`, or the name of one of Postfix's tools.
+pub struct Command {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub run: fn(&[OsString]) -> ExitCode,
+}
+
+static COMMANDS: &[Command] = &[
+    Command {
+        name: "serve",
+        about: "run the mail server in the foreground",
+        run: serve::run,
+    },
+    Command {
+        name: "demo",
+        about: "a whole small mail server in one folder, to look at",
+        run: demo::run,
+    },
+    Command {
+        name: "explain",
+        about: "where mail for an address goes, and why",
+        run: explain::run,
+    },
+    Command {
+        name: "postconf",
+        about: "read and edit main.cf and master.cf, as postconf(1)",
+        run: postconf::run,
+    },
+    Command {
+        name: "postmap",
+        about: "look up keys in a table, as postmap(1)",
+        run: postmap::run,
+    },
+    Command {
+        name: "mailq",
+        about: "list the queue, as postqueue -p",
+        run: postqueue::mailq,
+    },
+    Command {
+        name: "postcat",
+        about: "show a message of the queue, as postcat(1)",
+        run: postcat::run,
+    },
+    Command {
+        name: "postqueue",
+        about: "list the queue, ask for delivery, as postqueue(1)",
+        run: postqueue::run,
+    },
+    Command {
+        name: "postsuper",
+        about: "hold, release, requeue and delete messages, as postsuper(1)",
+        run: postsuper::run,
+    },
+];
+
+/// The command of that name, if there is one.
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// The text of `postroom help`.
+pub fn usage() -> String {
+    let mut text = String::from("usage: postroom COMMAND [ARGUMENTS]\n\n");
+    for command in COMMANDS {
+        text.push_str(&format!("  {:<12}{}\n", command.name, command.about));
+    }
+    text
+}

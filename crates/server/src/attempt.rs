@@ -1,0 +1,680 @@
+//! One attempt to deliver one message: routes, agents, outcomes, reports.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use delivery::dsn::{self, Kind};
+use delivery::{Outcome, Rcpt, Request, Status};
+use mail::EnhancedCode;
+use queue::{Envelope, Message, QueueError, QueueId, Recipient, RecipientState, Spool, Update};
+use route::{Route, Walk};
+use tokio::task::JoinSet;
+
+use crate::generation::Generation;
+use crate::scheduler::Scheduler;
+
+/// What comes after an attempt.
+pub(crate) enum Next {
+    /// Nothing: the message is gone, or somebody else decides.
+    Done,
+    At(SystemTime),
+}
+
+pub(crate) struct Attempt<'a> {
+    pub spool: &'a Spool,
+    pub generation: Arc<Generation>,
+    pub scheduler: &'a Scheduler,
+    /// The routes found at RCPT still count.
+    pub fresh: bool,
+    /// An earlier attempt may have been cut off.
+    pub recovered: bool,
+}
+
+/// The outcome for the recipient of this index.
+type Result1 = (usize, Outcome);
+
+/// When the attempt began, and how long the message had been in the queue by then.
+#[derive(Clone, Copy)]
+struct Clock {
+    began: Instant,
+    age: Duration,
+}
+
+impl Attempt<'_> {
+    pub async fn run(self, message: Message) -> Next {
+        let Message {
+            id,
+            mut envelope,
+            content,
+        } = message;
+        let clock = Clock {
+            began: Instant::now(),
+            age: SystemTime::now()
+                .duration_since(envelope.arrival)
+                .unwrap_or_default(),
+        };
+        tracing::info!(
+            prog = "qmgr",
+            "{id}: from=<{}>, size={}, nrcpt={} (queue active)",
+            envelope.sender,
+            envelope.size,
+            envelope.recipients.len()
+        );
+        if envelope.expand_again
+            && let Err(problem) = self.expand_again(id, &mut envelope).await
+        {
+            tracing::warn!(prog = "cleanup", "{id}: {problem} -- try again later");
+            return Next::At(SystemTime::now() + self.generation.schedule.minimal_backoff);
+        }
+        let mail = Arc::new(delivery::Message::new(id.to_string(), &envelope, content));
+        let (groups, settled) = self.routes(&envelope).await;
+        let mut results: Vec<Result1> = Vec::new();
+        for (index, outcome) in settled {
+            self.log_outcome(id, &envelope, index, &outcome, clock, Duration::ZERO);
+            results.push((index, outcome));
+        }
+        if !self
+            .deliver(id, &mut envelope, &mail, groups, clock, &mut results)
+            .await
+        {
+            return Next::Done;
+        }
+        match self.conclude(id, &mut envelope, &mail, results).await {
+            Ok(next) => next,
+            // Deleted by the operator while it was tried.
+            Err(QueueError::NotFound(_)) => Next::Done,
+            Err(error) => {
+                tracing::warn!(prog = "qmgr", "{id}: {error}");
+                Next::At(SystemTime::now() + self.generation.schedule.minimal_backoff)
+            }
+        }
+    }
+
+    /// A requeued message: its unfinished recipients go through the aliases as they are now.
+    async fn expand_again(&self, id: QueueId, envelope: &mut Envelope) -> Result<(), String> {
+        let mut walk = Walk::new(Instant::now());
+        let mut list: Vec<Recipient> = Vec::new();
+        for recipient in &envelope.recipients {
+            if recipient.state.is_final() {
+                list.push(recipient.clone());
+                continue;
+            }
+            let router = &self.generation.router;
+            let tree = router.recipients_of(&mut walk, &recipient.address).await;
+            for address in tree.map_err(|error| error.to_string())?.leaf_addresses() {
+                let leaf = Recipient {
+                    address: address.to_owned(),
+                    hint: None,
+                    ..recipient.clone()
+                };
+                let known = |other: &Recipient| {
+                    other.original == leaf.original
+                        && mail::fold::same(&other.address, &leaf.address)
+                };
+                if !list.iter().any(known) {
+                    list.push(leaf);
+                }
+            }
+        }
+        let update = Update {
+            replaced: Some(list),
+            ..Update::default()
+        };
+        envelope.apply(&update);
+        let recorded = self.spool.update(id, update).await;
+        recorded.map_err(|error| error.to_string())
+    }
+
+    /// Groups the unfinished recipients by route, and settles those that have none.
+    async fn routes(&self, envelope: &Envelope) -> (Vec<(Route, Vec<usize>)>, Vec<Result1>) {
+        let mut walk = Walk::new(Instant::now());
+        let mut groups: Vec<(Route, Vec<usize>)> = Vec::new();
+        let mut places: HashMap<Route, usize> = HashMap::new();
+        let mut settled = Vec::new();
+        for index in envelope.unfinished() {
+            let recipient = &envelope.recipients[index];
+            let route = match self.route(&mut walk, recipient).await {
+                Ok(route) => route,
+                Err(outcome) => {
+                    settled.push((index, outcome));
+                    continue;
+                }
+            };
+            let place = *places.entry(route.clone()).or_insert_with(|| {
+                groups.push((route, Vec::new()));
+                groups.len() - 1
+            });
+            groups[place].1.push(index);
+        }
+        (groups, settled)
+    }
+
+    async fn route(&self, walk: &mut Walk, recipient: &Recipient) -> Result<Route, Outcome> {
+        if let (true, Some(hint)) = (self.fresh, &recipient.hint) {
+            let (transport, nexthop) = (hint.transport.clone(), hint.nexthop.clone());
+            return Ok(Route { transport, nexthop });
+        }
+        let router = &self.generation.router;
+        if recipient.address == router.double_bounce_address() {
+            let text = "undeliverable postmaster notification discarded";
+            return Err(Outcome::sent("qmgr", EnhancedCode::new(2, 0, 0), text));
+        }
+        match router.resolve(walk, &recipient.address).await {
+            Ok(resolved) if resolved.malformed => {
+                let code = EnhancedCode::new(5, 1, 3);
+                Err(Outcome::bounced("error", code, "bad address syntax"))
+            }
+            Ok(resolved) => Ok(resolved.route),
+            Err(failure) => {
+                tracing::warn!(prog = "trivial-rewrite", "{failure}");
+                let code = EnhancedCode::new(4, 3, 0);
+                Err(Outcome::deferred("error", code, "address resolver failure"))
+            }
+        }
+    }
+
+    /// Hands the groups to their agents, all at once. Each finished group is recorded while others
+    /// are still running, so that a crash repeats none of it. `false`: the message is gone.
+    async fn deliver(
+        &self,
+        id: QueueId,
+        envelope: &mut Envelope,
+        mail: &Arc<delivery::Message>,
+        groups: Vec<(Route, Vec<usize>)>,
+        clock: Clock,
+        results: &mut Vec<Result1>,
+    ) -> bool {
+        let mut requests = Vec::new();
+        for (route, indices) in groups {
+            let most = self.generation.recipient_limit(&route.transport).max(1);
+            for chunk in indices.chunks(most) {
+                requests.push(self.request(envelope, mail, &route, chunk));
+            }
+        }
+        let mut running = JoinSet::new();
+        if requests.len() == 1 {
+            // The usual message, without the price of a task.
+            let request = requests.remove(0);
+            let done = deliver_one(Arc::clone(&self.generation), request, clock.began).await;
+            self.take(id, envelope, done, clock, results);
+            return true;
+        }
+        for request in requests {
+            running.spawn(deliver_one(
+                Arc::clone(&self.generation),
+                request,
+                clock.began,
+            ));
+        }
+        while let Some(joined) = running.join_next().await {
+            let done = match joined {
+                Ok(done) => done,
+                Err(error) => {
+                    // The agent panicked: its recipients stay as they are, and are tried again.
+                    tracing::error!(prog = "qmgr", "{id}: delivery stopped: {error}");
+                    continue;
+                }
+            };
+            let recorded = results.len();
+            self.take(id, envelope, done, clock, results);
+            if running.is_empty() {
+                break;
+            }
+            let states = results[recorded..]
+                .iter()
+                .map(|(index, outcome)| (*index, state(outcome)));
+            let update = Update {
+                recipients: states.collect(),
+                ..Update::default()
+            };
+            match self.spool.update(id, update).await {
+                Err(QueueError::NotFound(_)) => return false,
+                Err(error) => tracing::warn!(prog = "qmgr", "{id}: {error}"),
+                Ok(()) => {}
+            }
+        }
+        true
+    }
+
+    fn request(
+        &self,
+        envelope: &Envelope,
+        mail: &Arc<delivery::Message>,
+        route: &Route,
+        indices: &[usize],
+    ) -> Request {
+        let recipient = |&index: &usize| Rcpt::new(index, &envelope.recipients[index], self.fresh);
+        Request {
+            message: Arc::clone(mail),
+            transport: route.transport.clone(),
+            nexthop: route.nexthop.clone(),
+            recipients: indices.iter().map(recipient).collect(),
+            recovered: self.recovered,
+        }
+    }
+
+    fn take(
+        &self,
+        id: QueueId,
+        envelope: &Envelope,
+        done: Delivered,
+        clock: Clock,
+        results: &mut Vec<Result1>,
+    ) {
+        for (rcpt, outcome) in done.recipients.iter().zip(done.outcomes) {
+            self.log_outcome(id, envelope, rcpt.index, &outcome, clock, done.waited);
+            results.push((rcpt.index, outcome));
+        }
+    }
+
+    /// Records the outcomes, sends the reports that are due, and decides what comes next.
+    async fn conclude(
+        &self,
+        id: QueueId,
+        envelope: &mut Envelope,
+        mail: &delivery::Message,
+        results: Vec<Result1>,
+    ) -> Result<Next, QueueError> {
+        let now = SystemTime::now();
+        let schedule = &self.generation.schedule;
+        let expired = schedule.is_expired(envelope.arrival, envelope.sender.is_empty(), now);
+        let mut update = Update {
+            attempts: Some(envelope.attempts + 1),
+            ..Update::default()
+        };
+        for (index, outcome) in &results {
+            let new = match (outcome.status, expired) {
+                (Status::Deferred, true) => bounced(outcome),
+                _ => state(outcome),
+            };
+            update.recipients.push((*index, new));
+        }
+        envelope.apply(&update);
+        let wants_reports = self.reports_due(envelope, mail, &results, now);
+        if envelope.is_finished() && !wants_reports {
+            self.forget(id, envelope, expired);
+            return Ok(Next::Done);
+        }
+        let next = schedule.next_attempt(envelope.arrival, now);
+        update.next_attempt = Some(next);
+        self.spool.update(id, update).await?;
+        let reported = self.send_reports(id, envelope, mail, &results, now).await?;
+        if envelope.is_finished() && reported {
+            self.forget(id, envelope, expired);
+            return Ok(Next::Done);
+        }
+        Ok(Next::At(next))
+    }
+
+    fn forget(&self, id: QueueId, envelope: &Envelope, expired: bool) {
+        if expired {
+            let sender = &envelope.sender;
+            tracing::info!(
+                prog = "qmgr",
+                "{id}: from=<{sender}>, status=expired, returned to sender"
+            );
+        }
+        self.spool.remove_soon(id);
+        tracing::info!(prog = "qmgr", "{id}: removed");
+    }
+
+    fn reports_due(
+        &self,
+        envelope: &Envelope,
+        mail: &delivery::Message,
+        results: &[Result1],
+        now: SystemTime,
+    ) -> bool {
+        !self.unreported(envelope, mail).is_empty()
+            || self
+                .delivered_with_notice(envelope, mail, results)
+                .next()
+                .is_some()
+            || self.delay_to_tell(envelope, mail, now)
+    }
+
+    /// Bounced recipients whose sender is not told yet and wants to know.
+    fn unreported(&self, envelope: &Envelope, mail: &delivery::Message) -> Vec<usize> {
+        let recipients = envelope.recipients.iter().enumerate();
+        let due = recipients.filter(|(index, recipient)| {
+            let unreported = matches!(
+                recipient.state,
+                RecipientState::Bounced {
+                    reported: false,
+                    ..
+                }
+            );
+            unreported && dsn::is_wanted(Kind::Failure, mail, &Rcpt::new(*index, recipient, false))
+        });
+        due.map(|(index, _)| index).collect()
+    }
+
+    fn delivered_with_notice<'a>(
+        &self,
+        envelope: &'a Envelope,
+        mail: &'a delivery::Message,
+        results: &'a [Result1],
+    ) -> impl Iterator<Item = (Rcpt, &'a Outcome)> {
+        results.iter().filter_map(|(index, outcome)| {
+            let rcpt = Rcpt::new(*index, &envelope.recipients[*index], false);
+            let wanted =
+                outcome.status == Status::Sent && dsn::is_wanted(Kind::Success, mail, &rcpt);
+            wanted.then_some((rcpt, outcome))
+        })
+    }
+
+    fn delay_to_tell(
+        &self,
+        envelope: &Envelope,
+        mail: &delivery::Message,
+        now: SystemTime,
+    ) -> bool {
+        let wanted = |index: usize| {
+            let rcpt = Rcpt::new(index, &envelope.recipients[index], false);
+            dsn::is_wanted(Kind::Delay, mail, &rcpt)
+        };
+        !envelope.delay_warned
+            && self
+                .generation
+                .schedule
+                .warns_of_delay(envelope.arrival, now)
+            && envelope.unfinished().any(wanted)
+    }
+
+    /// Sends what reports are due; `false` when one could not be sent and must be tried again.
+    async fn send_reports(
+        &self,
+        id: QueueId,
+        envelope: &mut Envelope,
+        mail: &delivery::Message,
+        results: &[Result1],
+        now: SystemTime,
+    ) -> Result<bool, QueueError> {
+        let mut all_sent = true;
+        let delivered: Vec<_> = self
+            .delivered_with_notice(envelope, mail, results)
+            .collect();
+        if !delivered.is_empty() {
+            let about: Vec<_> = delivered
+                .iter()
+                .map(|(rcpt, outcome)| (rcpt, *outcome))
+                .collect();
+            let name = "sender delivery status notification";
+            self.send_report(id, Kind::Success, mail, &about, name)
+                .await;
+        }
+        let unreported = self.unreported(envelope, mail);
+        if !unreported.is_empty() {
+            let about = failures(envelope, &unreported, results);
+            let about: Vec<_> = about
+                .iter()
+                .map(|(rcpt, outcome)| (rcpt, outcome))
+                .collect();
+            let name = "sender non-delivery notification";
+            if self
+                .send_report(id, Kind::Failure, mail, &about, name)
+                .await
+            {
+                let states = unreported
+                    .iter()
+                    .map(|&index| (index, as_reported(envelope.recipients[index].state.clone())));
+                let update = Update {
+                    recipients: states.collect(),
+                    ..Update::default()
+                };
+                envelope.apply(&update);
+                if !envelope.is_finished() {
+                    self.spool.update(id, update).await?;
+                }
+            } else {
+                all_sent = false;
+            }
+        }
+        if self.delay_to_tell(envelope, mail, now) {
+            let waiting: Vec<usize> = envelope.unfinished().collect();
+            let about = failures(envelope, &waiting, results);
+            let about: Vec<_> = about
+                .iter()
+                .map(|(rcpt, outcome)| (rcpt, outcome))
+                .collect();
+            if self
+                .send_report(id, Kind::Delay, mail, &about, "sender delay notification")
+                .await
+            {
+                let update = Update {
+                    delay_warned: Some(true),
+                    ..Update::default()
+                };
+                envelope.apply(&update);
+                self.spool.update(id, update).await?;
+            }
+        }
+        Ok(all_sent)
+    }
+
+    /// Puts a report into the queue. Its recipient goes through the aliases like any other.
+    async fn send_report(
+        &self,
+        id: QueueId,
+        kind: Kind,
+        mail: &delivery::Message,
+        about: &[(&Rcpt, &Outcome)],
+        name: &str,
+    ) -> bool {
+        match self.compose_and_commit(kind, mail, about).await {
+            Ok(report) => {
+                tracing::info!(prog = "bounce", "{id}: {name}: {}", report.id);
+                self.scheduler.accept(report);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(prog = "bounce", "{id}: {name} could not be sent: {error}");
+                false
+            }
+        }
+    }
+
+    async fn compose_and_commit(
+        &self,
+        kind: Kind,
+        mail: &delivery::Message,
+        about: &[(&Rcpt, &Outcome)],
+    ) -> Result<Message, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let mut walk = Walk::new(Instant::now());
+        let tree = self
+            .generation
+            .router
+            .recipients_of(&mut walk, &mail.sender)
+            .await;
+        let tree = tree.map_err(|error| text(&error))?;
+        let mut spooling = self.spool.incoming().map_err(|error| text(&error))?;
+        let now = SystemTime::now();
+        let report_id = spooling.id().to_string();
+        let settings = &self.generation.reports;
+        let report = dsn::compose(settings, kind, mail, about, &report_id, now)
+            .map_err(|error| text(&error))?;
+        spooling
+            .append(&report.content)
+            .await
+            .map_err(|error| text(&error))?;
+        let recipients = tree
+            .leaf_addresses()
+            .map(|leaf| Recipient::new(leaf, &report.recipient));
+        let mut envelope = Envelope::new("", recipients.collect(), now);
+        envelope.smtputf8 = report.smtputf8;
+        envelope.eight_bit = true;
+        self.spool
+            .commit(spooling, envelope)
+            .await
+            .map_err(|error| text(&error))
+    }
+
+    /// `to=<…>, relay=…, delay=…, delays=…, dsn=…, status=…`, as Postfix's agents write it.
+    fn log_outcome(
+        &self,
+        id: QueueId,
+        envelope: &Envelope,
+        index: usize,
+        outcome: &Outcome,
+        clock: Clock,
+        waited: Duration,
+    ) {
+        let recipient = &envelope.recipients[index];
+        let original = match recipient.original.as_str() {
+            "" => String::new(),
+            same if same.eq_ignore_ascii_case(&recipient.address) => String::new(),
+            other => format!(" orig_to=<{other}>,"),
+        };
+        let connection_use = match outcome.connection_use {
+            0 | 1 => String::new(),
+            count => format!(" conn_use={count},"),
+        };
+        tracing::info!(
+            prog = outcome.prog,
+            "{id}: to=<{}>,{original} relay={},{connection_use} delay={}, delays={}/{}/{}/{}, dsn={}, status={} ({})",
+            recipient.address,
+            outcome.relay,
+            Seconds(clock.age + clock.began.elapsed()),
+            Seconds(clock.age),
+            Seconds(waited),
+            Seconds(outcome.connection),
+            Seconds(outcome.transmission),
+            outcome.dsn,
+            outcome.status.name(),
+            outcome.text
+        );
+    }
+}
+
+struct Delivered {
+    recipients: Vec<Rcpt>,
+    outcomes: Vec<Outcome>,
+    /// From the attempt's beginning to the delivery's.
+    waited: Duration,
+}
+
+async fn deliver_one(generation: Arc<Generation>, request: Request, began: Instant) -> Delivered {
+    let transport = generation.limits.transport(&request.transport);
+    let destination = generation
+        .limits
+        .destination(&request.transport, &request.nexthop);
+    // The semaphores are never closed; without a permit the delivery just is not limited.
+    let _destination = destination.acquire().await;
+    let _transport = transport.acquire().await;
+    let waited = began.elapsed();
+    let outcomes = generation.agents.deliver(&request).await;
+    Delivered {
+        recipients: request.recipients,
+        outcomes,
+        waited,
+    }
+}
+
+fn state(outcome: &Outcome) -> RecipientState {
+    match outcome.status {
+        Status::Sent => RecipientState::Sent,
+        Status::Bounced => bounced(outcome),
+        Status::Deferred => RecipientState::Deferred {
+            dsn: outcome.dsn.to_string(),
+            text: outcome.text.clone(),
+            at: SystemTime::now(),
+        },
+    }
+}
+
+fn bounced(outcome: &Outcome) -> RecipientState {
+    RecipientState::Bounced {
+        dsn: outcome.dsn.to_string(),
+        text: outcome.text.clone(),
+        relay: Some(outcome.relay.clone()),
+        diagnostic: outcome
+            .remote
+            .as_ref()
+            .map(|remote| remote.diagnostic.clone()),
+        reported: false,
+    }
+}
+
+fn as_reported(state: RecipientState) -> RecipientState {
+    match state {
+        RecipientState::Bounced {
+            dsn,
+            text,
+            relay,
+            diagnostic,
+            ..
+        } => RecipientState::Bounced {
+            dsn,
+            text,
+            relay,
+            diagnostic,
+            reported: true,
+        },
+        other => other,
+    }
+}
+
+/// The recipients with what was last heard of them: in this attempt, or in an earlier one.
+fn failures(envelope: &Envelope, indices: &[usize], results: &[Result1]) -> Vec<(Rcpt, Outcome)> {
+    let of = |&index: &usize| {
+        let recipient = &envelope.recipients[index];
+        let known = results.iter().rfind(|(found, _)| *found == index);
+        let outcome = match (known, &recipient.state) {
+            (Some((_, outcome)), _) => outcome.clone(),
+            (
+                None,
+                RecipientState::Bounced {
+                    dsn, text, relay, ..
+                },
+            ) => {
+                let code = dsn.parse().unwrap_or(EnhancedCode::new(5, 0, 0));
+                Outcome::bounced("qmgr", code, text.clone()).via(relay.clone().unwrap_or_default())
+            }
+            (None, RecipientState::Deferred { dsn, text, .. }) => {
+                let code = dsn.parse().unwrap_or(EnhancedCode::new(4, 0, 0));
+                Outcome::deferred("qmgr", code, text.clone())
+            }
+            (None, _) => Outcome::deferred("qmgr", EnhancedCode::new(4, 0, 0), "not tried yet"),
+        };
+        (Rcpt::new(index, recipient, false), outcome)
+    };
+    indices.iter().map(of).collect()
+}
+
+/// A time in seconds with two significant digits, as Postfix logs delays: 0.02, 1.3, 120.
+struct Seconds(Duration);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs_f64();
+        let text = match seconds {
+            ..10.0 if seconds < 1.0 => format!("{seconds:.2}"),
+            ..10.0 => format!("{seconds:.1}"),
+            _ => return write!(f, "{seconds:.0}"),
+        };
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_have_two_digits() {
+        for (millis, text) in [
+            (0, "0"),
+            (4, "0"),
+            (23, "0.02"),
+            (500, "0.5"),
+            (1000, "1"),
+            (1_340, "1.3"),
+            (12_345, "12"),
+            (120_000, "120"),
+        ] {
+            assert_eq!(Seconds(Duration::from_millis(millis)).to_string(), text);
+        }
+    }
+}

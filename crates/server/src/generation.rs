@@ -1,0 +1,530 @@
+//! One state of the configuration, read and checked as a whole. A reload makes a new one; sessions
+//! and deliveries take it over at their next transaction.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use config::master::{Service, ServiceKind};
+use config::{Config, ConfigError, Environment};
+use delivery::Agents;
+use policy::Policy;
+use queue::ScheduleSettings;
+use route::Router;
+use smtp::server::{BareNewline, Keyword, Settings as SmtpSettings};
+use tables::{CidrList, MatchList, TableError, Tables};
+use tokio::sync::Semaphore;
+
+/// A mistake in the configuration, one line, with its remedy.
+#[derive(Clone, Debug)]
+pub struct Problem(String);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<ConfigError> for Problem {
+    fn from(error: ConfigError) -> Self {
+        Problem(error.to_string())
+    }
+}
+
+impl From<TableError> for Problem {
+    fn from(error: TableError) -> Self {
+        Problem(error.to_string())
+    }
+}
+
+/// The settings of one `inet … smtpd` service.
+pub(crate) struct Smtpd {
+    pub service: Service,
+    pub settings: Arc<SmtpSettings>,
+    /// The same for clients in `smtpd_forbid_bare_newline_exclusions`.
+    pub lenient: Arc<SmtpSettings>,
+    pub lenient_clients: CidrList,
+    pub policy: Policy,
+    pub incoming: Incoming,
+}
+
+impl Smtpd {
+    /// What a session with this client runs by.
+    pub async fn settings_for(&self, client: IpAddr) -> Arc<SmtpSettings> {
+        let exempt = self.lenient_clients.matches(client).await.unwrap_or(false);
+        Arc::clone(if exempt {
+            &self.lenient
+        } else {
+            &self.settings
+        })
+    }
+}
+
+/// What the way of a message into the queue needs.
+pub(crate) struct Incoming {
+    pub myhostname: String,
+    pub mail_name: String,
+    pub hopcount_limit: usize,
+    pub enable_original_recipient: bool,
+    pub map_addresses: bool,
+    pub connection_limit: usize,
+    pub connection_limit_exceptions: CidrList,
+    pub peername_lookup: bool,
+    /// Domains that ETRN may ask for.
+    pub fast_flush_domains: MatchList,
+    /// `always_add_missing_headers`.
+    pub add_missing_headers: bool,
+    /// Headers to leave out (`message_drop_headers`), in lower case.
+    pub drop_headers: Vec<String>,
+}
+
+/// Where the queue is, and how it is run.
+#[derive(Clone)]
+pub(crate) struct SpoolSettings {
+    pub directory: PathBuf,
+    pub options: queue::Options,
+}
+
+/// One complete configuration.
+pub struct Generation {
+    pub(crate) config: Config,
+    tables: Tables,
+    pub(crate) smtpd: Vec<Arc<Smtpd>>,
+    /// For mail that is in the queue: no service's overrides.
+    pub(crate) router: Arc<Router>,
+    pub(crate) agents: Agents,
+    pub(crate) reports: delivery::dsn::Settings,
+    pub(crate) schedule: ScheduleSettings,
+    pub(crate) active_limit: usize,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) spool: SpoolSettings,
+    pub(crate) limits: TransportLimits,
+    warnings: Vec<String>,
+}
+
+impl Generation {
+    /// Reads everything; all mistakes are listed at once. A table that cannot be opened is none of
+    /// them: it is logged and fails its lookups, as in Postfix. See [`Generation::broken_tables`].
+    pub fn build(config: Config, environment: &Environment) -> Result<Generation, Vec<Problem>> {
+        let mut problems: Vec<Problem> = config.check().into_iter().map(Problem::from).collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let tables = Tables::new(&config);
+        Generation::assemble(&config, tables, environment).map_err(|error| {
+            problems.push(Problem::from(error));
+            problems
+        })
+    }
+
+    fn assemble(
+        config: &Config,
+        tables: Tables,
+        environment: &Environment,
+    ) -> Result<Generation, ConfigError> {
+        let own = own_addresses(config, environment)?;
+        let mut smtpd = Vec::new();
+        let mut warnings: Vec<String> = config.warnings().to_vec();
+        for service in config.services() {
+            if service.kind != ServiceKind::Inet {
+                continue;
+            }
+            if service.command != "smtpd" {
+                warnings.push(format!(
+                    "service {}: Postroom has no {}; nothing listens there",
+                    service.id(),
+                    service.command
+                ));
+                continue;
+            }
+            if let Some(setting) = needs_what_we_lack(&config.for_service(service))? {
+                warnings.push(format!(
+                    "service {}: {setting} asks for what this version does not have; nothing listens \
+                     there, so that no password and no mail travels in the clear",
+                    service.id()
+                ));
+                continue;
+            }
+            let built = build_smtpd(config, service, &tables, &own)?;
+            for name in built.policy.unsupported() {
+                warnings.push(format!(
+                    "service {}: restriction {name} is not applied by this version",
+                    service.id()
+                ));
+            }
+            smtpd.push(Arc::new(built));
+        }
+        Ok(Generation {
+            router: Arc::new(Router::new(config, &tables, own)?),
+            agents: Agents::new(config, &tables),
+            reports: delivery::dsn::Settings::of(config)?,
+            schedule: schedule(config)?,
+            active_limit: positive(config, "qmgr_message_active_limit")?,
+            shutdown_timeout: config.time("postroom_shutdown_timeout")?,
+            spool: spool(config)?,
+            limits: TransportLimits::new(config),
+            config: config.clone(),
+            tables,
+            smtpd,
+            warnings,
+        })
+    }
+
+    /// Tables that are named in main.cf but cannot be opened.
+    pub fn broken_tables(&self) -> Vec<Problem> {
+        let mut seen = BTreeSet::new();
+        let mut problems = Vec::new();
+        for name in TABLE_PARAMETERS {
+            let Ok(list) = self.config.string(name) else {
+                continue;
+            };
+            for spec in tables::split_specs(&list) {
+                if !spec.contains(':') || !seen.insert(spec.clone()) {
+                    continue;
+                }
+                if let Err(error) = self.tables.open(&spec) {
+                    problems.push(Problem(format!("{name}: {error}")));
+                }
+            }
+        }
+        problems
+    }
+
+    /// Logs what the administrator should know of this configuration.
+    pub fn report(&self) {
+        for warning in &self.warnings {
+            tracing::warn!(prog = "master", "{warning}");
+        }
+    }
+
+    /// Every file that this configuration was read from.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let dir = self.config.dir();
+        let mut files = vec![dir.join("main.cf"), dir.join("master.cf")];
+        files.extend(self.tables.files());
+        files
+    }
+
+    /// `TRANSPORT_destination_recipient_limit`.
+    pub(crate) fn recipient_limit(&self, transport: &str) -> usize {
+        let limit = transport_parameter(&self.config, transport, "destination_recipient_limit");
+        limit.unwrap_or(usize::MAX)
+    }
+}
+
+/// The addresses of this machine that count as ours.
+pub fn own_addresses(
+    config: &Config,
+    environment: &Environment,
+) -> Result<Vec<IpAddr>, ConfigError> {
+    let machine: Vec<IpAddr> = environment
+        .interfaces
+        .iter()
+        .map(|interface| interface.address)
+        .collect();
+    route::own_addresses(config, &machine)
+}
+
+/// Parameters whose tables must be readable for a new configuration to be taken over.
+const TABLE_PARAMETERS: &[&str] = &[
+    "mydestination",
+    "virtual_alias_domains",
+    "virtual_alias_maps",
+    "virtual_mailbox_domains",
+    "virtual_mailbox_maps",
+    "virtual_uid_maps",
+    "virtual_gid_maps",
+    "local_recipient_maps",
+    "relay_domains",
+    "relay_recipient_maps",
+    "transport_maps",
+    "canonical_maps",
+    "recipient_canonical_maps",
+    "sender_canonical_maps",
+    "recipient_bcc_maps",
+    "sender_bcc_maps",
+    "relocated_maps",
+];
+
+fn build_smtpd(
+    config: &Config,
+    service: &Service,
+    tables: &Tables,
+    own: &[IpAddr],
+) -> Result<Smtpd, ConfigError> {
+    let config = config.for_service(service);
+    let router = Arc::new(Router::new(&config, tables, own.to_vec())?);
+    let settings = smtp_settings(&config)?;
+    let lenient = SmtpSettings {
+        forbid_bare_newline: BareNewline::No,
+        ..settings.clone()
+    };
+    Ok(Smtpd {
+        policy: Policy::new(&config, tables, router, own.to_vec())?,
+        incoming: incoming(&config, tables)?,
+        lenient_clients: tables
+            .network_list(&config.string("smtpd_forbid_bare_newline_exclusions")?),
+        settings: Arc::new(settings),
+        lenient: Arc::new(lenient),
+        service: service.clone(),
+    })
+}
+
+/// The setting that makes a service one for encrypted connections alone: better none than a plain
+/// one in its place.
+fn needs_what_we_lack(config: &Config) -> Result<Option<&'static str>, ConfigError> {
+    if config.bool("smtpd_tls_wrappermode")? {
+        return Ok(Some("smtpd_tls_wrappermode = yes"));
+    }
+    if config.string("smtpd_tls_security_level")? == "encrypt" {
+        return Ok(Some("smtpd_tls_security_level = encrypt"));
+    }
+    Ok(None)
+}
+
+fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
+    let overrides = config.list("receive_override_options")?;
+    let exceptions = config.string("smtpd_client_event_limit_exceptions")?;
+    let drop_headers = config.list("message_drop_headers")?;
+    let parents = config.list("parent_domain_matches_subdomains")?;
+    Ok(Incoming {
+        myhostname: config.string("myhostname")?,
+        mail_name: config.string("mail_name")?,
+        hopcount_limit: positive(config, "hopcount_limit")?,
+        enable_original_recipient: config.bool("enable_original_recipient")?,
+        map_addresses: !overrides
+            .iter()
+            .any(|option| option == "no_address_mappings"),
+        connection_limit: positive(config, "smtpd_client_connection_count_limit")?,
+        connection_limit_exceptions: tables.network_list(&exceptions),
+        peername_lookup: config.bool("smtpd_peername_lookup")?,
+        fast_flush_domains: tables.match_list(
+            &config.string("fast_flush_domains")?,
+            parents.iter().any(|name| name == "fast_flush_domains"),
+        ),
+        add_missing_headers: config.bool("always_add_missing_headers")?,
+        drop_headers: drop_headers
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect(),
+    })
+}
+
+fn smtp_settings(config: &Config) -> Result<SmtpSettings, ConfigError> {
+    let bytes = |name: &str| -> Result<u64, ConfigError> {
+        Ok(u64::try_from(config.int(name)?).unwrap_or(0))
+    };
+    let keywords = config.list("smtpd_discard_ehlo_keywords")?;
+    // The regular expressions in this list are told apart by their braces and colons.
+    let forbidden = config.list("smtpd_forbidden_commands")?;
+    let (patterns, forbidden): (Vec<_>, Vec<_>) =
+        forbidden.into_iter().partition(|word| word.contains(':'));
+    Ok(SmtpSettings {
+        hostname: config.string("myhostname")?,
+        banner: config.string("smtpd_banner")?,
+        message_size_limit: bytes("message_size_limit")?,
+        line_length_limit: positive(config, "line_length_limit")?,
+        recipient_limit: positive(config, "smtpd_recipient_limit")?,
+        recipient_overshoot_limit: positive(config, "smtpd_recipient_overshoot_limit")?,
+        soft_error_limit: positive(config, "smtpd_soft_error_limit")?,
+        hard_error_limit: positive(config, "smtpd_hard_error_limit")?,
+        error_sleep_time: config.time("smtpd_error_sleep_time")?,
+        junk_command_limit: positive(config, "smtpd_junk_command_limit")?,
+        timeout: config.time("smtpd_timeout")?,
+        per_request_deadline: config.bool("smtpd_per_request_deadline")?,
+        min_data_rate: bytes("smtpd_min_data_rate")?,
+        helo_required: config.bool("smtpd_helo_required")?,
+        strict_rfc821_envelopes: config.bool("strict_rfc821_envelopes")?,
+        disable_vrfy_command: config.bool("disable_vrfy_command")?,
+        smtputf8_enable: config.bool("smtputf8_enable")?,
+        strict_smtputf8: config.bool("strict_smtputf8")?,
+        allow_min_user: config.bool("allow_min_user")?,
+        resolve_null_domain: config.bool("resolve_null_domain")?,
+        resolve_numeric_domain: config.bool("resolve_numeric_domain")?,
+        discard_ehlo_keywords: keywords
+            .iter()
+            .filter_map(|word| Keyword::of(word))
+            .collect(),
+        forbidden_commands: forbidden,
+        forbid_leading_non_letter: !patterns.is_empty(),
+        noop_commands: config.list("smtpd_noop_commands")?,
+        forbid_bare_newline: bare_newline(config)?,
+        forbid_bare_newline_reject_code: u16::try_from(
+            config.int("smtpd_forbid_bare_newline_reject_code")?,
+        )
+        .unwrap_or(550),
+        forbid_unauth_pipelining: config.bool("smtpd_forbid_unauth_pipelining")?,
+        ..SmtpSettings::default()
+    })
+}
+
+fn bare_newline(config: &Config) -> Result<BareNewline, ConfigError> {
+    let name = "smtpd_forbid_bare_newline";
+    let value = config.string(name)?;
+    match value.trim().to_ascii_lowercase().as_str() {
+        "no" | "note" => Ok(BareNewline::No),
+        "yes" | "normalize" => Ok(BareNewline::Normalize),
+        "reject" => Ok(BareNewline::Reject),
+        _ => Err(ConfigError::new(
+            "unknown way to treat bare newlines",
+            "use one of: no, note, normalize, yes, reject",
+        )
+        .at(config.origin(name))
+        .parameter(name)
+        .value(&value)),
+    }
+}
+
+fn schedule(config: &Config) -> Result<ScheduleSettings, ConfigError> {
+    let warning = config.time("delay_warning_time")?;
+    Ok(ScheduleSettings {
+        minimal_backoff: config.time("minimal_backoff_time")?,
+        maximal_backoff: config.time("maximal_backoff_time")?,
+        queue_lifetime: config.time("maximal_queue_lifetime")?,
+        bounce_lifetime: config.time("bounce_queue_lifetime")?,
+        delay_warning: (!warning.is_zero()).then_some(warning),
+    })
+}
+
+fn spool(config: &Config) -> Result<SpoolSettings, ConfigError> {
+    let owner = config.string("mail_owner")?;
+    // Not every machine has Postfix's user; without it the queue stays root's.
+    let owner = match nix::unistd::geteuid().is_root() {
+        true => nix::unistd::User::from_name(&owner).ok().flatten(),
+        false => None,
+    };
+    Ok(SpoolSettings {
+        directory: PathBuf::from(config.string("queue_directory")?),
+        options: queue::Options {
+            min_free: min_free(config)?,
+            owner: owner.map(|user| (user.uid.as_raw(), user.gid.as_raw())),
+            ..queue::Options::default()
+        },
+    })
+}
+
+/// `queue_minfree`, at least one and a half of the largest message, as postconf(5) has it.
+fn min_free(config: &Config) -> Result<u64, ConfigError> {
+    let bytes = |name: &str| {
+        config
+            .int(name)
+            .map(|value| u64::try_from(value).unwrap_or(0))
+    };
+    let largest = bytes("message_size_limit")?;
+    Ok(bytes("queue_minfree")?.max(largest.saturating_add(largest / 2)))
+}
+
+/// A number; zero and less mean no limit.
+fn positive(config: &Config, name: &str) -> Result<usize, ConfigError> {
+    let value = config.int(name)?;
+    Ok(usize::try_from(value)
+        .ok()
+        .filter(|&limit| limit > 0)
+        .unwrap_or(usize::MAX))
+}
+
+/// `TRANSPORT_suffix`, or `default_suffix`; `None` for no limit.
+fn transport_parameter(config: &Config, transport: &str, suffix: &str) -> Option<usize> {
+    let own = config.int(&format!("{transport}_{suffix}"));
+    let value = own
+        .or_else(|_| config.int(&format!("default_{suffix}")))
+        .ok()?;
+    usize::try_from(value).ok().filter(|&limit| limit > 0)
+}
+
+/// How many deliveries of a transport, and to one destination of it, run at once.
+pub(crate) struct TransportLimits {
+    config: Config,
+    of_transport: Mutex<HashMap<String, Arc<Semaphore>>>,
+    of_destination: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
+}
+
+impl TransportLimits {
+    fn new(config: &Config) -> TransportLimits {
+        TransportLimits {
+            config: config.clone(),
+            of_transport: Mutex::default(),
+            of_destination: Mutex::default(),
+        }
+    }
+
+    /// The process limit of the transport's service in master.cf.
+    pub fn transport(&self, transport: &str) -> Arc<Semaphore> {
+        let mut known = self
+            .of_transport
+            .lock()
+            .unwrap_or_else(|bad| bad.into_inner());
+        if let Some(limit) = known.get(transport) {
+            return Arc::clone(limit);
+        }
+        let service = self
+            .config
+            .services()
+            .iter()
+            .find(|service| service.kind == ServiceKind::Unix && service.name == transport);
+        let limit = match service.and_then(|service| service.max_processes) {
+            Some(0) => Semaphore::MAX_PERMITS,
+            Some(limit) => limit as usize,
+            None => self
+                .config
+                .int("default_process_limit")
+                .ok()
+                .and_then(|limit| usize::try_from(limit).ok())
+                .unwrap_or(100),
+        };
+        let limit = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
+        known.insert(transport.to_owned(), Arc::clone(&limit));
+        limit
+    }
+
+    /// `TRANSPORT_destination_concurrency_limit`.
+    pub fn destination(&self, transport: &str, nexthop: &str) -> Arc<Semaphore> {
+        let mut known = self
+            .of_destination
+            .lock()
+            .unwrap_or_else(|bad| bad.into_inner());
+        let key = (transport.to_owned(), nexthop.to_owned());
+        if let Some(limit) = known.get(&key) {
+            return Arc::clone(limit);
+        }
+        // Destinations come and go; those that nobody waits for need no memory.
+        if known.len() > 10_000 {
+            known.retain(|_, limit| Arc::strong_count(limit) > 1);
+        }
+        let suffix = "destination_concurrency_limit";
+        let limit =
+            transport_parameter(&self.config, transport, suffix).unwrap_or(Semaphore::MAX_PERMITS);
+        let limit = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
+        known.insert(key, Arc::clone(&limit));
+        limit
+    }
+}
+
+/// The configuration in force.
+pub(crate) struct Current(RwLock<Arc<Generation>>);
+
+impl Current {
+    pub fn new(generation: Generation) -> Current {
+        Current(RwLock::new(Arc::new(generation)))
+    }
+
+    pub fn get(&self) -> Arc<Generation> {
+        Arc::clone(
+            &self
+                .0
+                .read()
+                .unwrap_or_else(|poisoned| poisoned.into_inner()),
+        )
+    }
+
+    pub fn set(&self, generation: Generation) {
+        let new = Arc::new(generation);
+        *self
+            .0
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
+    }
+}

@@ -1,0 +1,266 @@
+//! Listening sockets, as the `inet … smtpd` services of master.cf ask for them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use config::{Config, ConfigError};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::generation::{Generation, Smtpd};
+use crate::session::{self, Shared};
+
+/// A socket that could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error(
+        "master.cf, line {line}: cannot listen on {address}: {source}; stop the program that uses \
+         the port, or change the service's address"
+    )]
+    Bind {
+        address: SocketAddr,
+        line: usize,
+        source: io::Error,
+    },
+    #[error("master.cf, line {line}: {problem}; write port, host:port or [address]:port")]
+    Address { line: usize, problem: String },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(
+        "master.cf has no \"inet … smtpd\" service: nothing to listen on; add a line such as \"smtp inet n - n - - smtpd\""
+    )]
+    Nothing,
+}
+
+/// Connections waiting to be accepted; enough for a burst of clients.
+const BACKLOG: i32 = 1024;
+
+/// The open listeners. Those whose address stays are kept over a reload.
+pub(crate) struct Listeners {
+    shared: Arc<Shared>,
+    open: HashMap<SocketAddr, Open>,
+    sessions: Arc<tokio::sync::Mutex<JoinSet<()>>>,
+}
+
+struct Open {
+    accepting: JoinHandle<()>,
+    service: watch::Sender<Arc<Smtpd>>,
+    local: SocketAddr,
+}
+
+impl Listeners {
+    pub fn new(shared: Arc<Shared>) -> Listeners {
+        Listeners {
+            shared,
+            open: HashMap::new(),
+            sessions: Arc::default(),
+        }
+    }
+
+    /// Opens what the generation wants and is not open, closes what it does not want, and hands
+    /// the others their new settings. Returns the addresses that are listened on.
+    pub fn bind(&mut self, generation: &Generation) -> Result<Vec<SocketAddr>, ListenError> {
+        let mut wanted: HashMap<SocketAddr, Arc<Smtpd>> = HashMap::new();
+        for smtpd in &generation.smtpd {
+            for address in addresses(&generation.config, &smtpd.service.name, smtpd.service.line)? {
+                wanted.insert(address, Arc::clone(smtpd));
+            }
+        }
+        if wanted.is_empty() {
+            return Err(ListenError::Nothing);
+        }
+        let mut fresh = Vec::new();
+        for (address, smtpd) in &wanted {
+            if !self.open.contains_key(address) {
+                fresh.push((*address, Arc::clone(smtpd), self.listen(*address, smtpd)?));
+            }
+        }
+        for (address, open) in &self.open {
+            if let Some(smtpd) = wanted.get(address) {
+                open.service.send_replace(Arc::clone(smtpd));
+            }
+        }
+        for (address, smtpd, listener) in fresh {
+            let open = self.accept(listener, smtpd);
+            self.open.insert(address, open);
+        }
+        self.open.retain(|address, open| {
+            let keep = wanted.contains_key(address);
+            if !keep {
+                open.accepting.abort();
+            }
+            keep
+        });
+        Ok(self.open.values().map(|open| open.local).collect())
+    }
+
+    fn listen(&self, address: SocketAddr, smtpd: &Smtpd) -> Result<TcpListener, ListenError> {
+        let open = || -> io::Result<TcpListener> {
+            let socket = Socket::new(
+                Domain::for_address(address),
+                Type::STREAM,
+                Some(Protocol::TCP),
+            )?;
+            socket.set_reuse_address(true)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            TcpListener::from_std(socket.into())
+        };
+        let line = smtpd.service.line;
+        open().map_err(|source| ListenError::Bind {
+            address,
+            line,
+            source,
+        })
+    }
+
+    fn accept(&self, listener: TcpListener, smtpd: Arc<Smtpd>) -> Open {
+        let local = listener
+            .local_addr()
+            .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let (service, settings) = watch::channel(smtpd);
+        let shared = Arc::clone(&self.shared);
+        let sessions = Arc::clone(&self.sessions);
+        let accepting = tokio::spawn(accept_loop(listener, settings, shared, sessions));
+        Open {
+            accepting,
+            service,
+            local,
+        }
+    }
+
+    /// Stops accepting and waits for the sessions to end.
+    pub async fn finish(self) {
+        for open in self.open.values() {
+            open.accepting.abort();
+        }
+        let mut sessions = self.sessions.lock().await;
+        while sessions.join_next().await.is_some() {}
+    }
+}
+
+/// Sessions of one listener at once; beyond it connections wait in the kernel's queue.
+const MOST_SESSIONS: usize = 20_000;
+
+async fn accept_loop(
+    listener: TcpListener,
+    settings: watch::Receiver<Arc<Smtpd>>,
+    shared: Arc<Shared>,
+    sessions: Arc<tokio::sync::Mutex<JoinSet<()>>>,
+) {
+    let room = Arc::new(Semaphore::new(MOST_SESSIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let smtpd = Arc::clone(&settings.borrow());
+                let shared = Arc::clone(&shared);
+                let mut sessions = sessions.lock().await;
+                while sessions.try_join_next().is_some() {}
+                sessions.spawn(async move {
+                    session::serve(stream, peer, smtpd, shared).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, or the client went away: neither ends the service.
+                tracing::warn!(prog = "master", "accept connection: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// The addresses of a service's name: `port`, `host:port`, `[address]:port`; a bare port means the
+/// addresses of `inet_interfaces`.
+fn addresses(config: &Config, name: &str, line: usize) -> Result<Vec<SocketAddr>, ListenError> {
+    let complain = |problem: String| ListenError::Address { line, problem };
+    let (host, port) = match name.rsplit_once(':') {
+        Some((host, port)) => (Some(host), port),
+        None => (None, name),
+    };
+    let port = port_number(port).ok_or_else(|| complain(format!("unknown service {port:?}")))?;
+    let with_port = |hosts: Vec<IpAddr>| {
+        hosts
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect()
+    };
+    match host {
+        Some(host) if !host.is_empty() => {
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            let found = host_addresses(bare);
+            match found.is_empty() {
+                true => Err(complain(format!("unknown host {host:?}"))),
+                false => Ok(with_port(found)),
+            }
+        }
+        _ => Ok(with_port(interfaces(config)?)),
+    }
+}
+
+fn interfaces(config: &Config) -> Result<Vec<IpAddr>, ListenError> {
+    let protocols = config.list("inet_protocols")?;
+    let all = protocols
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case("all"));
+    let enabled = |name: &str| all || protocols.iter().any(|p| p.eq_ignore_ascii_case(name));
+    let mut addresses = Vec::new();
+    for item in config.list("inet_interfaces")? {
+        match item.to_ascii_lowercase().as_str() {
+            "all" => {
+                addresses.push(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                addresses.push(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+            }
+            "loopback-only" => {
+                addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                addresses.push(IpAddr::V6(Ipv6Addr::LOCALHOST));
+            }
+            other => {
+                let bare = other.trim_start_matches('[').trim_end_matches(']');
+                addresses.extend(host_addresses(bare));
+            }
+        }
+    }
+    let ipv6 = enabled("ipv6") && has_ipv6();
+    addresses.retain(|ip| if ip.is_ipv4() { enabled("ipv4") } else { ipv6 });
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// Whether the kernel has IPv6 at all.
+fn has_ipv6() -> bool {
+    std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+fn host_addresses(host: &str) -> Vec<IpAddr> {
+    if let Ok(address) = host.parse() {
+        return vec![address];
+    }
+    use std::net::ToSocketAddrs;
+    match (host, 0).to_socket_addrs() {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// A number, or a mail service's name in /etc/services.
+fn port_number(text: &str) -> Option<u16> {
+    match text {
+        "smtp" => Some(25),
+        "submission" => Some(587),
+        "smtps" | "submissions" | "urd" | "ssmtp" => Some(465),
+        "lmtp" => Some(24),
+        number => number.parse().ok(),
+    }
+}

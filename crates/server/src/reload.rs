@@ -1,0 +1,119 @@
+//! Changed files: main.cf, master.cf and everything they name are watched and taken over.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use config::{Config, Environment};
+use tokio::sync::watch;
+
+use crate::Shutdown;
+use crate::generation::{Current, Generation, Problem};
+use crate::listen::Listeners;
+
+/// How often the files' times are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Watches the configuration's files.
+pub(crate) struct Watcher {
+    config_dir: PathBuf,
+    environment: Environment,
+    current: Arc<Current>,
+}
+
+/// What tells one state of a file from another; `None` where there is no file.
+type Stamp = Option<(SystemTime, u64)>;
+
+impl Watcher {
+    pub fn new(config_dir: PathBuf, environment: Environment, current: Arc<Current>) -> Watcher {
+        Watcher {
+            config_dir,
+            environment,
+            current,
+        }
+    }
+
+    /// Runs until the shutdown. A change is taken over once the files have been quiet for one
+    /// interval, so that an editor's half-written file is not read.
+    pub async fn run(
+        &self,
+        listeners: &mut Listeners,
+        mut reload: watch::Receiver<u64>,
+        mut shutdown: Shutdown,
+    ) {
+        let mut loaded = self.stamps();
+        let mut previous = loaded.clone();
+        loop {
+            let forced = tokio::select! {
+                // Only the fact is kept: the guard would make this future one that cannot move between threads.
+                () = async { drop(shutdown.wait_for(|stop| *stop).await) } => return,
+                changed = reload.changed() => {
+                    if changed.is_err() {
+                        // Nobody can ask any more; go on watching the files.
+                        tokio::time::sleep(INTERVAL).await;
+                    }
+                    changed.is_ok()
+                }
+                () = tokio::time::sleep(INTERVAL) => false,
+            };
+            let now = self.stamps();
+            let quiet = now == previous;
+            let changed = now != loaded;
+            previous = now.clone();
+            if forced || (changed && quiet) {
+                self.take_over(listeners);
+                loaded = self.stamps();
+                previous = loaded.clone();
+            }
+        }
+    }
+
+    fn stamps(&self) -> HashMap<PathBuf, Stamp> {
+        let stamp = |path: &PathBuf| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        let files = self.current.get().files();
+        files
+            .into_iter()
+            .map(|path| (path.clone(), stamp(&path)))
+            .collect()
+    }
+
+    /// Reads everything anew; with any mistake, all stays as it was.
+    fn take_over(&self, listeners: &mut Listeners) {
+        let read = Config::load(&self.config_dir, &self.environment)
+            .map_err(|error| vec![Problem::from(error)])
+            .and_then(|config| Generation::build(config, &self.environment));
+        let generation = match read {
+            Ok(generation) => generation,
+            Err(problems) => return refuse(&problems),
+        };
+        let broken = generation.broken_tables();
+        if !broken.is_empty() {
+            return refuse(&broken);
+        }
+        if let Err(error) = listeners.bind(&generation) {
+            tracing::error!(prog = "master", "{error}; the old settings stay");
+            return;
+        }
+        generation.report();
+        self.current.set(generation);
+        tracing::info!(
+            prog = "master",
+            "reload -- configuration {}",
+            self.config_dir.display()
+        );
+    }
+}
+
+fn refuse(problems: &[Problem]) {
+    for problem in problems {
+        tracing::error!(prog = "master", "{problem}");
+    }
+    tracing::error!(
+        prog = "master",
+        "the new configuration is not taken over; the old settings stay"
+    );
+}

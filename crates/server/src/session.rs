@@ -1,0 +1,404 @@
+//! One connection: moves bytes between the socket and the state machine, and answers its
+//! questions.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use policy::{Effects, Refusal, Stage};
+use queue::Spool;
+use route::Walk;
+use smtp::server::{Answer, Peer, Question, Session, Step};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::Shutdown;
+use crate::generation::{Current, Smtpd};
+use crate::peer_name::Names;
+use crate::scheduler::Scheduler;
+use crate::transaction::{Client, Ending, Transaction};
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub current: Arc<Current>,
+    pub spool: Spool,
+    pub scheduler: Scheduler,
+    pub clients: Clients,
+    pub names: Names,
+    pub shutdown: Shutdown,
+}
+
+/// Connections by client, for `smtpd_client_connection_count_limit`.
+#[derive(Default)]
+pub(crate) struct Clients(Mutex<HashMap<IpAddr, usize>>);
+
+impl Clients {
+    /// Counts a connection in, until the guard is dropped; the count with it.
+    fn enter(&self, address: IpAddr) -> (usize, Counted<'_>) {
+        let mut counts = self.0.lock().unwrap_or_else(|bad| bad.into_inner());
+        let count = counts.entry(address).or_default();
+        *count += 1;
+        (*count, Counted(self, address))
+    }
+
+    fn leave(&self, address: IpAddr) {
+        let mut counts = self.0.lock().unwrap_or_else(|bad| bad.into_inner());
+        if let Some(count) = counts.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&address);
+            }
+        }
+    }
+}
+
+/// A connection that counts.
+struct Counted<'a>(&'a Clients, IpAddr);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.leave(self.1);
+    }
+}
+
+/// Bytes read at once.
+const READ_SIZE: usize = 16 * 1024;
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    address: SocketAddr,
+    smtpd: Arc<Smtpd>,
+    shared: Arc<Shared>,
+) {
+    let ip = address.ip().to_canonical();
+    let (connections, _counted) = shared.clients.enter(ip);
+    // Replies are small and wait for nothing; Nagle's algorithm would hold them back.
+    let _ = stream.set_nodelay(true);
+    let name = match smtpd.incoming.peername_lookup {
+        true => shared.names.of(ip).await,
+        false => "unknown".to_owned(),
+    };
+    let peer = Peer {
+        name,
+        address: ip,
+        port: address.port(),
+    };
+    tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
+    let session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
+    let mut connection = Connection {
+        stream,
+        session,
+        transaction: None,
+        smtpd,
+        connections,
+        shutdown: shared.shutdown.clone(),
+        shared: Arc::clone(&shared),
+    };
+    connection.run().await;
+    let name = connection.session.peer().name_and_address();
+    let summary = connection.session.summary();
+    tracing::info!(prog = "smtpd", "disconnect from {name} {summary}");
+}
+
+struct Connection {
+    stream: TcpStream,
+    session: Session,
+    transaction: Option<Transaction>,
+    smtpd: Arc<Smtpd>,
+    /// Connections of this client when this one came.
+    connections: usize,
+    shutdown: Shutdown,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    async fn run(&mut self) {
+        let mut buffer = BytesMut::with_capacity(READ_SIZE);
+        loop {
+            match self.session.step(Instant::now()) {
+                Step::Send(bytes) => self.send(&bytes).await,
+                Step::Read { timeout } => self.read(&mut buffer, timeout).await,
+                Step::Ask(question) => {
+                    let answer = self.answer(question).await;
+                    self.session.answer(answer);
+                }
+                Step::Content(piece) => {
+                    if let Some(transaction) = &mut self.transaction
+                        && let Err(refusal) = transaction.content(piece).await
+                    {
+                        self.log_reject("DATA", None, None, &refusal);
+                        self.session.refuse_content(refusal.reply);
+                    }
+                }
+                Step::Sleep(duration) => tokio::time::sleep(duration).await,
+                Step::Close { .. } => {
+                    let _ = self.stream.shutdown().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A client that does not take its replies has as long as one that says nothing.
+    async fn send(&mut self, bytes: &[u8]) {
+        let patience = self.session.settings().timeout;
+        match tokio::time::timeout(patience, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => self.session.eof(),
+        }
+    }
+
+    async fn read(&mut self, buffer: &mut BytesMut, timeout: std::time::Duration) {
+        buffer.clear();
+        let stopping = *self.shutdown.borrow();
+        if stopping {
+            self.session.shut_down();
+            if self.transaction.is_none() {
+                // Nothing is in progress: the state machine says good-bye at its next step.
+                return;
+            }
+        }
+        let read = tokio::time::timeout(timeout, self.stream.read_buf(buffer));
+        let read: Result<io::Result<usize>, _> = tokio::select! {
+            read = read => read,
+            _ = self.shutdown.wait_for(|stop| *stop), if !stopping => {
+                self.session.shut_down();
+                return;
+            }
+        };
+        match read {
+            Err(_) => self.session.timed_out(),
+            Ok(Ok(0) | Err(_)) => self.session.eof(),
+            Ok(Ok(_)) => {
+                if self.transaction.is_none() {
+                    // A reload counts from the next message on.
+                    self.take_over_settings().await;
+                }
+                self.session.receive(buffer);
+            }
+        }
+    }
+
+    async fn answer(&mut self, question: Question) -> Answer {
+        let result = match question {
+            Question::Connect => self.connect().await,
+            Question::Helo(helo) => {
+                let client = Client {
+                    helo: &helo.name,
+                    ..self.client()
+                };
+                let mut walk = Walk::new(Instant::now());
+                let facts = client.facts();
+                self.smtpd
+                    .policy
+                    .decide(Stage::Helo, &mut walk, facts, &mut Effects::default())
+                    .await
+                    .map_err(|refusal| ("HELO", refusal))
+            }
+            Question::Mail(mail) => {
+                let smtpd = Arc::clone(&self.smtpd);
+                let client = self.client();
+                let begun = Transaction::begin(smtpd, &client, mail.clone(), &self.shared.spool);
+                match begun.await {
+                    Ok(transaction) => {
+                        self.transaction = Some(transaction);
+                        Ok(())
+                    }
+                    Err(refusal) => {
+                        self.log_reject("MAIL", Some(&mail.address), None, &refusal);
+                        return Answer::Reply(refusal.reply);
+                    }
+                }
+            }
+            Question::Rcpt(rcpt) => return self.recipient(rcpt).await,
+            Question::Data => match self.transaction.take() {
+                Some(mut transaction) => {
+                    let done = transaction.data(&self.client()).await;
+                    self.transaction = Some(transaction);
+                    done.map_err(|refusal| ("DATA", refusal))
+                }
+                None => return Answer::Reply(smtp::reply::NEED_RCPT),
+            },
+            Question::EndOfData { .. } => return self.end_of_data().await,
+            Question::Abort => {
+                self.transaction = None;
+                Ok(())
+            }
+            Question::Vrfy(address) => self.verify(&address).await,
+            Question::Etrn(domain) => return self.flush(&domain).await,
+        };
+        match result {
+            Ok(()) => Answer::Continue,
+            Err((command, refusal)) => {
+                let sender = self
+                    .transaction
+                    .as_ref()
+                    .map(|open| open.mail.address.clone());
+                self.log_reject(command, sender.as_deref(), None, &refusal);
+                Answer::Reply(refusal.reply)
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<(), (&'static str, Refusal)> {
+        let peer = self.session.peer();
+        let incoming = &self.smtpd.incoming;
+        if self.connections > incoming.connection_limit
+            && !incoming
+                .connection_limit_exceptions
+                .matches(peer.address)
+                .await
+                .unwrap_or(false)
+        {
+            let name = peer.name_and_address();
+            tracing::warn!(
+                prog = "smtpd",
+                "Connection concurrency limit exceeded: {} from {name} for service {}",
+                self.connections,
+                self.smtpd.service.name
+            );
+            return Err(("CONNECT", policy::reply::too_many_connections(&name).into()));
+        }
+        let mut walk = Walk::new(Instant::now());
+        let client = self.client();
+        let facts = client.facts();
+        let decided = self
+            .smtpd
+            .policy
+            .decide(Stage::Client, &mut walk, facts, &mut Effects::default())
+            .await;
+        decided.map_err(|refusal| ("CONNECT", refusal))
+    }
+
+    /// The service's settings as they are now; a service that is gone keeps those it had.
+    async fn take_over_settings(&mut self) {
+        let current = self.shared.current.get();
+        let same = |smtpd: &&Arc<Smtpd>| smtpd.service.name == self.smtpd.service.name;
+        let found = current.smtpd.iter().find(same);
+        if let Some(smtpd) = found.filter(|smtpd| !Arc::ptr_eq(smtpd, &self.smtpd)) {
+            self.smtpd = Arc::clone(smtpd);
+            let settings = self.smtpd.settings_for(self.session.peer().address).await;
+            self.session.set_settings(settings);
+        }
+    }
+
+    /// VRFY: what RCPT would say of the address, and nothing more.
+    async fn verify(&self, address: &str) -> Result<(), (&'static str, Refusal)> {
+        let client = self.client();
+        let facts = policy::Facts {
+            recipient: Some(address),
+            ..client.facts()
+        };
+        let mut walk = Walk::new(Instant::now());
+        let decided = self
+            .smtpd
+            .policy
+            .recipient(&mut walk, facts, &mut Effects::default())
+            .await;
+        decided.map(drop).map_err(|refusal| ("VRFY", refusal))
+    }
+
+    /// ETRN (RFC 1985): tries what waits for a domain of `fast_flush_domains`.
+    async fn flush(&self, domain: &str) -> Answer {
+        if !mail::host::is_valid_domain(domain) {
+            return Answer::Reply(smtp::reply::ETRN_BAD_DOMAIN);
+        }
+        match self.smtpd.incoming.fast_flush_domains.matches(domain).await {
+            Ok(true) => {
+                self.shared.scheduler.flush_site(domain).await;
+                Answer::Continue
+            }
+            Ok(false) => Answer::Reply(smtp::reply::etrn_unavailable(domain)),
+            Err(error) => {
+                tracing::warn!(prog = "smtpd", "fast_flush_domains: {error}");
+                Answer::Reply(smtp::reply::etrn_unavailable(domain))
+            }
+        }
+    }
+
+    async fn recipient(&mut self, rcpt: smtp::server::RcptTo) -> Answer {
+        let Some(mut transaction) = self.transaction.take() else {
+            return Answer::Reply(smtp::reply::NEED_MAIL);
+        };
+        let address = rcpt.address.clone();
+        let decided = transaction
+            .recipient(&self.client(), rcpt, &self.shared.spool)
+            .await;
+        let sender = transaction.mail.address.clone();
+        self.transaction = Some(transaction);
+        match decided {
+            Ok(()) => Answer::Continue,
+            Err(refusal) => {
+                self.log_reject("RCPT", Some(&sender), Some(&address), &refusal);
+                Answer::Reply(refusal.reply)
+            }
+        }
+    }
+
+    async fn end_of_data(&mut self) -> Answer {
+        let Some(transaction) = self.transaction.take() else {
+            return Answer::Reply(smtp::reply::NEED_RCPT);
+        };
+        let sender = transaction.mail.address.clone();
+        match transaction.end(&self.client(), &self.shared.spool).await {
+            Ok(Ending::Queued(message)) => {
+                let id = message.id.to_string();
+                self.shared.scheduler.accept(*message);
+                Answer::Reply(policy::reply::queued(&id))
+            }
+            Ok(Ending::Discarded(id)) => {
+                tracing::info!(prog = "smtpd", "{id}: discard: message thrown away");
+                Answer::Reply(policy::reply::queued(&id.to_string()))
+            }
+            Err(refusal) => {
+                self.log_reject("END-OF-MESSAGE", Some(&sender), None, &refusal);
+                Answer::Reply(refusal.reply)
+            }
+        }
+    }
+
+    fn client(&self) -> Client<'_> {
+        Client {
+            peer: self.session.peer(),
+            helo: self.session.helo().map_or("", |helo| helo.name.as_str()),
+            protocol: self.session.protocol_name(),
+        }
+    }
+
+    /// `NOQUEUE: reject: RCPT from …`, in the form that log readers parse.
+    fn log_reject(
+        &self,
+        command: &str,
+        sender: Option<&str>,
+        recipient: Option<&str>,
+        refusal: &Refusal,
+    ) {
+        let client = self.client();
+        let id = self.transaction.as_ref().and_then(Transaction::id);
+        let id = id.map_or("NOQUEUE".to_owned(), |id| id.to_string());
+        let Refusal { reply, detail } = refusal;
+        if let Some(detail) = detail {
+            tracing::warn!(prog = "smtpd", "{id}: {detail}");
+        }
+        let mut line = format!(
+            "{id}: reject: {command} from {}: {};",
+            client.peer.name_and_address(),
+            reply
+        );
+        if let Some(sender) = sender {
+            line.push_str(&format!(" from=<{sender}>"));
+        }
+        if let Some(recipient) = recipient {
+            line.push_str(&format!(" to=<{recipient}>"));
+        }
+        line.push_str(&format!(" proto={}", client.protocol));
+        if !client.helo.is_empty() {
+            line.push_str(&format!(" helo=<{}>", client.helo));
+        }
+        tracing::info!(prog = "smtpd", "{line}");
+    }
+}

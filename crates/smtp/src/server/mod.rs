@@ -1,0 +1,187 @@
+//! The receiving side of SMTP and LMTP.
+//!
+//! ```text
+//! loop {
+//!     match session.step(now) {
+//!         Send(bytes)      => write them
+//!         Read{timeout}    => read; receive(bytes), eof() or timed_out()
+//!         Ask(question)    => find out; answer(…)
+//!         Content(bytes)   => append to the message; on failure refuse_content(reply)
+//!         Sleep(duration)  => sleep
+//!         Close{reason}    => close the connection
+//!     }
+//! }
+//! ```
+//!
+//! Every [`Step::Ask`] wants one [`Session::answer`] before the next `step`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::reply::Reply;
+use crate::{Notify, Ret};
+
+mod content;
+mod data;
+mod ehlo;
+mod greeting;
+mod input;
+mod mail;
+mod misc;
+mod param;
+mod rcpt;
+mod session;
+mod settings;
+mod verb;
+
+pub use session::Session;
+pub use settings::{BareNewline, Keyword, Settings};
+
+/// The client at the other end, as far as the connection tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The verified host name, or `unknown`.
+    pub name: String,
+    /// The address; printed without brackets or `IPv6:`.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+impl Peer {
+    /// `name[address]` as logs and reply texts show the client.
+    pub fn name_and_address(&self) -> String {
+        format!("{}[{}]", self.name, self.address)
+    }
+}
+
+/// What the caller is to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write these bytes: the replies to all commands read so far.
+    Send(Bytes),
+    /// Read from the client, no longer than `timeout`; then call `receive`, `eof` or `timed_out`.
+    Read {
+        /// How long the client may be silent.
+        timeout: Duration,
+    },
+    /// Find the answer to this and give it to `answer`.
+    Ask(Question),
+    /// The next piece of the message: dots removed, lines ended by `\n`, whole or in parts.
+    /// The last line always has its end.
+    Content(Bytes),
+    /// Wait, then go on (`smtpd_error_sleep_time`).
+    Sleep(Duration),
+    /// Close the connection. Every further step is the same.
+    Close {
+        /// Why it ends.
+        reason: CloseReason,
+    },
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client said QUIT.
+    Quit,
+    /// The client went away.
+    LostConnection,
+    /// The client was silent for too long.
+    Timeout,
+    /// `smtpd_hard_error_limit`.
+    TooManyErrors,
+    /// A verb of `smtpd_forbidden_commands`.
+    ForbiddenCommand,
+    /// An [`Answer::Disconnect`].
+    Disconnected,
+    /// [`Session::shut_down`].
+    ShuttingDown,
+}
+
+/// What a session asks. Questions about a transaction come in the order of the commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The client has connected; asked once, first. A refusal takes the greeting's place, and every
+    /// command but QUIT is refused from then on.
+    Connect,
+    /// HELO, EHLO or LHLO.
+    Helo(Helo),
+    /// MAIL, of good syntax and within `SIZE`. Continue: 250 2.1.0 Ok, and a transaction begins.
+    Mail(MailFrom),
+    /// RCPT, of good syntax. Continue: 250 2.1.5 Ok, and the recipient counts.
+    Rcpt(RcptTo),
+    /// DATA, with at least one recipient. Continue: 354, and `Step::Content` follows.
+    Data,
+    /// The message is complete. Answer with `250 2.0.0 Ok: queued as …` once it is on disk; the
+    /// transaction is over whatever the answer. Not asked when the content was refused: then `Abort`.
+    EndOfData {
+        /// Bytes given out as content.
+        size: u64,
+    },
+    /// VRFY with an address of good syntax. Continue: 252 2.0.0 and the address.
+    Vrfy(String),
+    /// ETRN with its argument as given. Continue: 250 2.0.0 Queuing started.
+    Etrn(String),
+    /// The transaction that began with MAIL is dropped: RSET, HELO, QUIT, a lost connection, refused
+    /// content. Throw away what was collected and answer Continue.
+    Abort,
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Go on with the session's own positive reply.
+    Continue,
+    /// Give this reply: 2xx (354 for DATA) goes on with another text, 4xx and 5xx refuse.
+    Reply(Reply),
+    /// LMTP at the end of the message: one reply an accepted recipient, in order.
+    /// In SMTP the first one counts.
+    PerRecipient(Vec<Reply>),
+    /// Give this reply (421 or 521) and close the connection.
+    Disconnect(Reply),
+}
+
+/// HELO, EHLO or LHLO.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Helo {
+    /// The name as the client gave it.
+    pub name: String,
+    /// EHLO or LHLO, not HELO.
+    pub extended: bool,
+}
+
+/// MAIL FROM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailFrom {
+    /// The sender in internal (unquoted) form; empty for `<>`.
+    pub address: String,
+    /// What stands between `MAIL` and the end of the line.
+    pub raw: String,
+    /// `SIZE=`.
+    pub size: Option<u64>,
+    /// `BODY=8BITMIME`.
+    pub eight_bit: bool,
+    /// `SMTPUTF8`.
+    pub smtputf8: bool,
+    /// `ENVID=`, decoded from xtext.
+    pub envid: Option<String>,
+    /// `RET=`.
+    pub ret: Option<Ret>,
+    /// `AUTH=`, as given.
+    pub auth: Option<String>,
+}
+
+/// RCPT TO.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RcptTo {
+    /// The recipient in internal (unquoted) form, as given: no source route, no comment.
+    pub address: String,
+    /// What stands between `RCPT` and the end of the line.
+    pub raw: String,
+    /// `NOTIFY=`.
+    pub notify: Option<Notify>,
+    /// `ORCPT=`, `type;address`, the address decoded from xtext.
+    pub orcpt: Option<String>,
+}

@@ -1,0 +1,325 @@
+//! The `pgsql:` driver: connects to PostgreSQL, quotes, and runs a statement by the simple query
+//! protocol (<https://www.postgresql.org/docs/15/protocol.html>), with the messages of the
+//! `postgres-protocol` crate.
+
+use std::io;
+
+use bytes::BytesMut;
+use postgres_protocol::authentication::{md5_hash, sasl};
+use postgres_protocol::message::{backend, frontend};
+
+use super::pool::{Login, QueryError};
+use super::quotes::Quote;
+use super::rows::Rows;
+use super::template::Query;
+use super::wire::Wire;
+
+/// A session with a server.
+pub(crate) struct Connection {
+    wire: Wire,
+    input: BytesMut,
+    output: BytesMut,
+    /// `standard_conforming_strings`, which the server reports at login and whenever it changes.
+    standard_strings: bool,
+    /// Whether the server has said that it expects UTF-8.
+    utf8: bool,
+}
+
+impl Connection {
+    /// Logs in over an open stream. The error is the server's text.
+    pub async fn login(wire: Wire, login: &Login) -> Result<Connection, String> {
+        let mut connection = Connection {
+            wire,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            standard_strings: false,
+            utf8: false,
+        };
+        let encoding = if login.charset.is_empty() {
+            "UTF8"
+        } else {
+            &login.charset
+        };
+        let mut settings = vec![("user", login.user.as_str()), ("client_encoding", encoding)];
+        if !login.dbname.is_empty() {
+            settings.push(("database", login.dbname.as_str()));
+        }
+        frontend::startup_message(settings, &mut connection.output)
+            .map_err(|error| error.to_string())?;
+        connection.flush().await?;
+        connection.authenticate(login).await?;
+        Ok(connection)
+    }
+
+    async fn authenticate(&mut self, login: &Login) -> Result<(), String> {
+        let mut scram = None;
+        loop {
+            let message = self
+                .message()
+                .await
+                .map_err(|error| crate::error::os_text(&error))?;
+            match message {
+                backend::Message::AuthenticationOk => {}
+                backend::Message::AuthenticationCleartextPassword => {
+                    self.password(login, login.password.as_bytes())?
+                }
+                backend::Message::AuthenticationMd5Password(body) => {
+                    let hash = md5_hash(
+                        login.user.as_bytes(),
+                        login.password.as_bytes(),
+                        body.salt(),
+                    );
+                    self.password(login, hash.as_bytes())?;
+                }
+                backend::Message::AuthenticationSasl(_) => {
+                    if login.password.is_empty() {
+                        return Err("fe_sendauth: no password supplied".to_string());
+                    }
+                    let exchange = sasl::ScramSha256::new(
+                        login.password.as_bytes(),
+                        sasl::ChannelBinding::unsupported(),
+                    );
+                    frontend::sasl_initial_response(
+                        sasl::SCRAM_SHA_256,
+                        exchange.message(),
+                        &mut self.output,
+                    )
+                    .map_err(|error| error.to_string())?;
+                    scram = Some(exchange);
+                }
+                backend::Message::AuthenticationSaslContinue(body) => {
+                    let exchange = scram.as_mut().ok_or("unexpected authentication message")?;
+                    exchange
+                        .update(body.data())
+                        .map_err(|error| error.to_string())?;
+                    frontend::sasl_response(exchange.message(), &mut self.output)
+                        .map_err(|error| error.to_string())?;
+                }
+                backend::Message::AuthenticationSaslFinal(body) => {
+                    let exchange = scram.as_mut().ok_or("unexpected authentication message")?;
+                    exchange
+                        .finish(body.data())
+                        .map_err(|error| error.to_string())?;
+                }
+                backend::Message::ErrorResponse(body) => return Err(ServerError::read(&body).text),
+                backend::Message::ParameterStatus(body) => self.note(&body),
+                backend::Message::ReadyForQuery(_) => return Ok(()),
+                backend::Message::NoticeResponse(_) | backend::Message::BackendKeyData(_) => {}
+                _ => {
+                    return Err(
+                        "authentication method is not supported (use scram-sha-256)".to_string()
+                    );
+                }
+            }
+            self.flush().await?;
+        }
+    }
+
+    fn password(&mut self, login: &Login, proof: &[u8]) -> Result<(), String> {
+        if login.password.is_empty() {
+            return Err("fe_sendauth: no password supplied".to_string());
+        }
+        frontend::password_message(proof, &mut self.output).map_err(|error| error.to_string())
+    }
+
+    /// Fills in the statement for the key and runs it.
+    pub async fn query(&mut self, query: &Query, key: &str) -> Result<Rows, QueryError> {
+        if !self.utf8 && !key.is_ascii() && key.contains(['\'', '\\']) {
+            let text = "a non-ASCII key with quotes needs encoding = UTF8".to_string();
+            return Err(QueryError::Rejected(text));
+        }
+        let standard = self.standard_strings;
+        let mut statement = Vec::new();
+        query.fill(key, &mut statement, |part, context, out| {
+            quote(part, context, standard, out)
+        });
+        statement.retain(|&byte| byte != 0);
+        let statement = String::from_utf8_lossy(&statement);
+        frontend::query(&statement, &mut self.output)
+            .map_err(|error| QueryError::Rejected(error.to_string()))?;
+        self.flush().await.map_err(QueryError::Lost)?;
+        self.results().await
+    }
+
+    /// The rows of the last result.
+    async fn results(&mut self) -> Result<Rows, QueryError> {
+        let mut rows = Rows::default();
+        let mut has_rows = false;
+        let mut failure: Option<QueryError> = None;
+        loop {
+            let message = self
+                .message()
+                .await
+                .map_err(|error| QueryError::Lost(lost_text(&error)))?;
+            match message {
+                backend::Message::RowDescription(_) => {
+                    rows.clear();
+                    has_rows = true;
+                }
+                backend::Message::DataRow(body) => push_row(&body, &mut rows)?,
+                backend::Message::CommandComplete(_) | backend::Message::EmptyQueryResponse => {
+                    // A statement without rows replaces the rows of the one before.
+                    let had_rows = std::mem::take(&mut has_rows);
+                    if !had_rows {
+                        rows.clear();
+                    }
+                }
+                backend::Message::CopyInResponse(_) => {
+                    failure = Some(QueryError::Rejected("unknown code 0x4".to_string()));
+                    frontend::copy_fail("no data", &mut self.output)
+                        .map_err(|error| QueryError::Lost(error.to_string()))?;
+                    self.flush().await.map_err(QueryError::Lost)?;
+                }
+                backend::Message::CopyOutResponse(_) => {
+                    failure = Some(QueryError::Rejected("unknown code 0x3".to_string()));
+                }
+                backend::Message::ErrorResponse(body) => {
+                    let error = ServerError::read(&body);
+                    let text = format!("fatal error: {}", error.text);
+                    if error.fatal {
+                        return Err(QueryError::Lost(text));
+                    }
+                    failure.get_or_insert(QueryError::Rejected(text));
+                }
+                backend::Message::NoticeResponse(body) => {
+                    tracing::info!("{}", notice(&body));
+                }
+                backend::Message::ParameterStatus(body) => self.note(&body),
+                backend::Message::ReadyForQuery(_) => return failure.map_or(Ok(rows), Err),
+                _ => {}
+            }
+        }
+    }
+
+    fn note(&mut self, body: &backend::ParameterStatusBody) {
+        let (Ok(name), Ok(value)) = (body.name(), body.value()) else {
+            return;
+        };
+        match name {
+            "standard_conforming_strings" => self.standard_strings = value == "on",
+            "client_encoding" => self.utf8 = value.eq_ignore_ascii_case("UTF8"),
+            _ => {}
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), String> {
+        if !self.output.is_empty() {
+            self.wire
+                .send(&self.output)
+                .await
+                .map_err(|error| lost_text(&error))?;
+            self.output.clear();
+        }
+        Ok(())
+    }
+
+    async fn message(&mut self) -> io::Result<backend::Message> {
+        loop {
+            if let Some(message) = backend::Message::parse(&mut self.input)? {
+                return Ok(message);
+            }
+            let count = self.wire.peek(1).await?.len();
+            self.input.extend_from_slice(self.wire.take(count));
+        }
+    }
+}
+
+fn push_row(body: &backend::DataRowBody, rows: &mut Rows) -> Result<(), QueryError> {
+    use postgres_protocol::message::backend::DataRowRanges;
+    let mut ranges: DataRowRanges<'_> = body.ranges();
+    use fallible_iterator::FallibleIterator as _;
+    while let Some(range) = ranges
+        .next()
+        .map_err(|error| QueryError::Lost(lost_text(&error)))?
+    {
+        rows.push(range.and_then(|range| body.buffer().get(range)));
+    }
+    Ok(())
+}
+
+struct ServerError {
+    text: String,
+    fatal: bool,
+}
+
+impl ServerError {
+    /// The lines as libpq puts them together: severity and message, detail, hint, context.
+    fn read(body: &backend::ErrorResponseBody) -> ServerError {
+        use fallible_iterator::FallibleIterator as _;
+        let (mut severity, mut message, mut more) = (String::new(), String::new(), String::new());
+        let mut fields = body.fields();
+        while let Ok(Some(field)) = fields.next() {
+            let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
+            match field.type_() {
+                b'S' => severity = value,
+                b'M' => message = value,
+                b'D' => more.push_str(&format!("\nDETAIL:  {value}")),
+                b'H' => more.push_str(&format!("\nHINT:  {value}")),
+                b'W' => more.push_str(&format!("\nCONTEXT:  {value}")),
+                _ => {}
+            }
+        }
+        let fatal = severity == "FATAL" || severity == "PANIC";
+        ServerError {
+            text: format!("{severity}:  {message}{more}"),
+            fatal,
+        }
+    }
+}
+
+/// What the server's code wants to say, as libpq prints it.
+fn notice(body: &backend::NoticeResponseBody) -> String {
+    use fallible_iterator::FallibleIterator as _;
+    let (mut severity, mut message) = (String::new(), String::new());
+    let mut fields = body.fields();
+    while let Ok(Some(field)) = fields.next() {
+        match field.type_() {
+            b'S' => severity = String::from_utf8_lossy(field.value_bytes()).into_owned(),
+            b'M' => message = String::from_utf8_lossy(field.value_bytes()).into_owned(),
+            _ => {}
+        }
+    }
+    format!("{severity}:  {message}")
+}
+
+fn lost_text(error: &io::Error) -> String {
+    format!(
+        "server closed the connection: {}",
+        crate::error::os_text(error)
+    )
+}
+
+/// Appends a part of the key so that it cannot leave the literal in which it stands.
+fn quote(part: &str, context: Quote, standard_strings: bool, out: &mut Vec<u8>) {
+    for byte in part.bytes() {
+        let doubled = match byte {
+            b'\'' => context != Quote::Double,
+            b'"' => context == Quote::Double,
+            b'\\' => context == Quote::Escape || !standard_strings && context != Quote::Double,
+            _ => false,
+        };
+        if doubled {
+            out.push(byte);
+        }
+        out.push(byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting() {
+        for (part, context, standard, expected) in [
+            ("o'b\\", Quote::Single, true, "o''b\\"),
+            ("o'b\\", Quote::Single, false, "o''b\\\\"),
+            ("o'b\\", Quote::Escape, true, "o''b\\\\"),
+            ("a\"b'c", Quote::Double, true, "a\"\"b'c"),
+        ] {
+            let mut out = Vec::new();
+            quote(part, context, standard, &mut out);
+            assert_eq!(String::from_utf8(out).expect("text"), expected);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A connection's bytes: a TCP or unix stream with an input buffer that messages are read out of.
+
+use std::io;
+use std::path::Path;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+pub(crate) struct Wire {
+    stream: Stream,
+    input: Vec<u8>,
+    /// Where the unread part of `input` begins.
+    start: usize,
+}
+
+impl Wire {
+    pub async fn tcp(host: &str, port: u16) -> io::Result<Wire> {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Wire::over(Stream::Tcp(stream)))
+    }
+
+    pub async fn unix(path: &Path) -> io::Result<Wire> {
+        Ok(Wire::over(Stream::Unix(UnixStream::connect(path).await?)))
+    }
+
+    fn over(stream: Stream) -> Wire {
+        Wire {
+            stream,
+            input: Vec::with_capacity(4096),
+            start: 0,
+        }
+    }
+
+    /// Whether what is sent stays on this machine, so that a password may go in the clear.
+    pub fn is_local(&self) -> bool {
+        matches!(self.stream, Stream::Unix(_))
+    }
+
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_all(bytes).await,
+            Stream::Unix(stream) => stream.write_all(bytes).await,
+        }
+    }
+
+    /// The unread bytes, at least `least` of them.
+    pub async fn peek(&mut self, least: usize) -> io::Result<&[u8]> {
+        while self.input.len() - self.start < least {
+            if self.start > 0 {
+                self.input.drain(..self.start);
+                self.start = 0;
+            }
+            let got = match &mut self.stream {
+                Stream::Tcp(stream) => stream.read_buf(&mut self.input).await?,
+                Stream::Unix(stream) => stream.read_buf(&mut self.input).await?,
+            };
+            if got == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "server has gone away",
+                ));
+            }
+        }
+        Ok(&self.input[self.start..])
+    }
+
+    /// Takes `count` bytes, which [`Wire::peek`] has made sure of.
+    pub fn take(&mut self, count: usize) -> &[u8] {
+        let from = self.start;
+        self.start += count;
+        &self.input[from..self.start]
+    }
+}
