@@ -104,7 +104,8 @@ impl Process {
         // Drop kills what is left of the group.
     }
 
-    /// SIGKILL to the whole group, as a power cut would.
+    /// SIGKILL to the whole group and to all that descend from it, as a power cut would. None of them is left when
+    /// this returns.
     pub fn kill(self) {
         drop(self);
     }
@@ -129,10 +130,18 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let group = self.pid();
+        // PostgreSQL's backends lead groups of their own, and answer queries for a moment after the postmaster is gone.
+        let others = match self.child.try_wait() {
+            Ok(None) => descendants(group),
+            _ => Vec::new(),
+        };
         let _ = killpg(group, Signal::SIGKILL);
+        for &pid in &others {
+            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+        }
         let _ = self.child.wait();
         let end = Instant::now() + Duration::from_secs(5);
-        while group_lives(group) && Instant::now() < end {
+        while Instant::now() < end && (group_lives(group) || any_lives(&others)) {
             std::thread::sleep(Duration::from_millis(5));
         }
         if let Some(mut pipe) = self.pipe.take() {
@@ -144,21 +153,54 @@ impl Drop for Process {
 
 /// Whether a process of this group is left that is not a zombie waiting for its parent.
 fn group_lives(group: Pid) -> bool {
-    if killpg(group, None).is_err() {
-        return false;
-    }
-    let stats = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let stats = stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
-    stats
-        .filter_map(|stat| stat_group(&stat))
-        .any(|(state, number)| number == group.as_raw() && state != "Z")
+    killpg(group, None).is_ok() && all_stats().any(|stat| stat.group == group && stat.state != "Z")
 }
 
-/// State and process group from a line of /proc/PID/stat (proc(5)); the name before them may hold anything but `)`.
-fn stat_group(stat: &str) -> Option<(String, i32)> {
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    let state = fields.next()?.to_owned();
-    Some((state, fields.nth(1)?.parse().ok()?))
+fn any_lives(pids: &[Pid]) -> bool {
+    !pids.is_empty() && all_stats().any(|stat| pids.contains(&stat.pid) && stat.state != "Z")
+}
+
+/// The children of a process, their children, and so on.
+fn descendants(ancestor: Pid) -> Vec<Pid> {
+    let all: Vec<Stat> = all_stats().collect();
+    let mut found = vec![ancestor];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        let children = all.iter().filter(|stat| stat.parent == parent);
+        found.extend(children.map(|stat| stat.pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+fn all_stats() -> impl Iterator<Item = Stat> {
+    let stats = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    stats.filter_map(|stat| Stat::parse(&stat))
+}
+
+/// What a line of /proc/PID/stat says (proc(5)).
+struct Stat {
+    pid: Pid,
+    state: String,
+    parent: Pid,
+    group: Pid,
+}
+
+impl Stat {
+    /// The name, the second field, stands in parentheses and may hold blanks.
+    fn parse(stat: &str) -> Option<Stat> {
+        let pid = stat.split(' ').next()?.parse().ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?.to_owned();
+        let mut number = || fields.next()?.parse().ok().map(Pid::from_raw);
+        Some(Stat {
+            pid: Pid::from_raw(pid),
+            state,
+            parent: number()?,
+            group: number()?,
+        })
+    }
 }
 
 /// Runs `command` without standard input; panics with its output when it fails.
