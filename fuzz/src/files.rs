@@ -1,0 +1,96 @@
+//! Files that people write, and the records of the spool.
+
+use std::path::Path;
+
+use config::edit::{self, Change};
+use config::table_file::TableFile;
+use config::{Config, main_cf, master};
+use queue::record;
+use tables::TextTable;
+
+/// main.cf: whatever it says, values expand or have an error; an edit sets what it sets and nothing else.
+pub fn main_cf(data: &[u8]) {
+    let set = Change::Set(vec![("myhostname".into(), "new.example".into())]);
+    let (edited, _) = edit::apply(data, &set);
+    assert_eq!(edit::apply(&edited, &set).0, edited, "editing twice");
+
+    let text = String::from_utf8_lossy(data);
+    let Ok(before) = main_cf::parse(&text, Path::new("main.cf")) else {
+        return;
+    };
+    let (edited, _) = edit::apply(text.as_bytes(), &set);
+    let edited = String::from_utf8(edited).expect("an edit adds UTF-8 to UTF-8");
+    if let Ok(after) = main_cf::parse(&edited, Path::new("main.cf")) {
+        let others = |file: main_cf::MainCf| {
+            let settings = file.settings.into_iter();
+            let settings = settings.filter(|(name, _)| name != "myhostname");
+            settings
+                .map(|(name, setting)| (name, setting.value))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            after.settings["myhostname"].value, "new.example",
+            "{edited:?}"
+        );
+        assert_eq!(others(before), others(after), "{edited:?}");
+    }
+    if let Ok(config) = Config::from_text(&text, "") {
+        for name in config.names() {
+            let _ = (config.string(name), config.bool(name), config.int(name));
+            let _ = (config.time(name), config.list(name));
+        }
+        let _ = config.check();
+    }
+}
+
+/// master.cf: services have the identity that `postconf -M` shows.
+pub fn master_cf(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(services) = master::parse(&text, Path::new("master.cf")) else {
+        return;
+    };
+    for service in &services {
+        assert!(service.id().contains('/'), "{}", service.id());
+    }
+    if let Ok(config) = Config::from_text("", &text) {
+        for service in config.services() {
+            let _ = config.for_service(service).string("myhostname");
+        }
+    }
+}
+
+/// A table file: a parameter that is named has a value and a line.
+pub fn table_file(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(file) = TableFile::from_text(&text, Path::new("x.cf")) else {
+        return;
+    };
+    for name in file.names() {
+        assert!(file.get(name).is_some(), "{name}");
+        assert!(file.origin(name).is_some(), "{name}");
+        let _ = (file.bool(name, true), file.int(name, 0), file.list(name));
+    }
+}
+
+/// The source text of `hash:`: every entry is found by its key, and no key or value is empty.
+pub fn text_table(data: &[u8]) {
+    for fold in [false, true] {
+        let table = TextTable::parse(data, fold);
+        for (key, value) in table.iter() {
+            assert!(!key.is_empty() && !value.is_empty());
+            assert_eq!(table.get(key), Some(value), "{key:?}");
+        }
+    }
+}
+
+/// The envelope behind a message in the spool: a whole one, or an error; never more than there was.
+pub fn spool_record(data: &[u8]) {
+    let Ok(tail) = record::parse_tail(data) else {
+        return;
+    };
+    assert!(tail.whole <= data.len());
+    // What was read can be written, and reads the same.
+    let written = record::envelope(&tail.envelope);
+    let again = record::parse_tail(&written).expect("we wrote it just now");
+    assert_eq!(again.envelope, tail.envelope);
+}

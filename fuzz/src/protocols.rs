@@ -1,0 +1,153 @@
+//! Bytes from the network: SMTP, both sides, and the addresses in it.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smtp::address::{Rules, extract, is_valid};
+use smtp::server::{Answer, CloseReason, Peer, Question, Settings, Step};
+use smtp::{EnhancedCode, Reply, client, server};
+
+/// More steps than any input of a few kilobytes can make.
+const STEPS: usize = 1_000_000;
+
+/// Addresses as SMTP and as header and table values write them.
+pub fn addresses(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for rules in [
+        Rules::default(),
+        Rules {
+            strict: true,
+            ..Rules::default()
+        },
+    ] {
+        if let Ok(address) = extract(&text, rules) {
+            let _ = is_valid(&address, true, rules);
+            let quoted = mail::address::quote_local(&address);
+            assert_eq!(mail::address::unquote_local(&quoted), address, "{quoted:?}");
+        }
+    }
+    for address in mail::token::addresses(&text) {
+        let external = mail::token::external(&address);
+        let internal = mail::token::internal(&address);
+        assert!(
+            external.len() >= internal.len(),
+            "{external:?} {internal:?}"
+        );
+    }
+    let folded = mail::fold(&text).into_owned();
+    assert_eq!(mail::fold(&folded), folded, "folding twice");
+}
+
+/// A client that says anything: how its bytes are cut into packets changes nothing.
+pub fn smtp_server(data: &[u8]) {
+    let whole = Dialogue::of(&[data]);
+    let bytes: Vec<&[u8]> = data.chunks(1).collect();
+    let cut = Dialogue::of(&bytes);
+    assert_eq!(whole.sent, cut.sent);
+    assert_eq!(whole.questions, cut.questions);
+    assert_eq!(whole.closed, cut.closed);
+    // Only content that was refused later may have been given out in part.
+    if !whole.questions.contains(&Question::Abort) {
+        assert_eq!(whole.content, cut.content);
+    }
+    assert!(!whole.content.contains(&b'\r'), "a bare CR got through");
+}
+
+/// A server that answers anything: the client ends, with a result for each recipient.
+pub fn smtp_client(data: &[u8]) {
+    for protocol in [smtp::Protocol::Smtp, smtp::Protocol::Lmtp] {
+        let settings = client::Settings {
+            protocol,
+            ..client::Settings::default()
+        };
+        let mut session = client::Session::new(Arc::new(settings), "host");
+        let recipients = ["x@example.org", "y@example.org"];
+        session.begin(client::Transaction {
+            recipients: recipients.map(client::Recipient::new).into(),
+            ..client::Transaction::default()
+        });
+        session.receive(data);
+        let ended = (0..STEPS).any(|_| match session.step() {
+            client::Step::Read { .. } => {
+                session.eof();
+                false
+            }
+            client::Step::Body => {
+                session.body_sent();
+                false
+            }
+            client::Step::Done => true,
+            client::Step::Send(_) | client::Step::Closed => false,
+        });
+        assert!(ended, "the session never ends");
+        assert_eq!(session.take_results().len(), recipients.len());
+    }
+}
+
+/// What came of a session in which the policy agrees to everything.
+#[derive(Default)]
+struct Dialogue {
+    sent: Vec<u8>,
+    content: Vec<u8>,
+    questions: Vec<Question>,
+    closed: Option<CloseReason>,
+}
+
+impl Dialogue {
+    fn of(packets: &[&[u8]]) -> Dialogue {
+        let settings = Settings {
+            message_size_limit: 2000,
+            error_sleep_time: Duration::ZERO,
+            ..Settings::default()
+        };
+        let peer = Peer {
+            name: "unknown".to_owned(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            port: 12345,
+        };
+        let now = Instant::now();
+        let mut session = server::Session::new(Arc::new(settings), peer, now);
+        let mut dialogue = Dialogue::default();
+        dialogue.advance(&mut session, now);
+        for packet in packets {
+            session.receive(packet);
+            dialogue.advance(&mut session, now);
+        }
+        session.eof();
+        dialogue.advance(&mut session, now);
+        dialogue
+    }
+
+    /// Steps until the session wants to read or has ended.
+    fn advance(&mut self, session: &mut server::Session, now: Instant) {
+        for _ in 0..STEPS {
+            match session.step(now) {
+                Step::Send(bytes) => self.sent.extend_from_slice(&bytes),
+                Step::Read { .. } => return,
+                Step::Ask(question) => {
+                    session.answer(agree(&question));
+                    self.questions.push(question);
+                }
+                Step::Content(bytes) => self.content.extend_from_slice(&bytes),
+                Step::Sleep(_) => {}
+                Step::Close { reason } => {
+                    self.closed = Some(reason);
+                    return;
+                }
+            }
+        }
+        panic!("the session never stops");
+    }
+}
+
+fn agree(question: &Question) -> Answer {
+    match question {
+        Question::EndOfData { .. } => Answer::Reply(Reply::new(
+            250,
+            EnhancedCode::new(2, 0, 0),
+            "Ok: queued as QUEUEID",
+        )),
+        _ => Answer::Continue,
+    }
+}
