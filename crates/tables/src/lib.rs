@@ -13,6 +13,7 @@
 //! | `accounts` | `unix:`, the accounts of the machine |
 //! | `lists` | [`MatchList`] (domains) and [`CidrList`] (networks) |
 //! | `parameters` | a table's settings, from its file or from main.cf |
+//! | `statistics` | what was looked up, counted |
 
 mod accounts;
 mod cidr;
@@ -26,6 +27,7 @@ mod pattern;
 mod simple;
 mod spec;
 mod sql;
+mod statistics;
 mod text;
 
 pub use cidr::Network;
@@ -33,6 +35,7 @@ pub use error::{ErrorKind, TableError};
 pub use lists::{Check, CidrList, MatchList};
 pub use open::{Open, Table, TableList, Tables};
 pub use spec::{TYPES, split_specs};
+pub use statistics::{LATENCY_BOUNDS, Latency, PoolStatistics, Statistics, TableStatistics};
 pub use text::{SourceProblem, TextTable};
 
 /// Found (`Some`, possibly empty), not found (`None`), or failed.

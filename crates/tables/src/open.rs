@@ -1,10 +1,11 @@
 //! From `type:name` to a table, and lists of tables.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use config::Config;
 
@@ -15,6 +16,7 @@ use crate::lists::{CidrList, MatchList};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
 use crate::sql::{Engine as SqlEngine, Pool, SqlTable, Target};
+use crate::statistics::{Counters, Statistics};
 use crate::text::TextTable;
 use crate::{Answer, simple, spec};
 
@@ -31,6 +33,7 @@ struct Shared {
     open: Mutex<HashMap<(String, Open), Table>>,
     files: Mutex<BTreeSet<PathBuf>>,
     pools: Mutex<HashMap<Target, Arc<Pool>>>,
+    counters: Mutex<BTreeMap<String, Arc<Counters>>>,
     proxied: OnceLock<BTreeSet<String>>,
 }
 
@@ -60,6 +63,7 @@ impl Tables {
                 open: Mutex::default(),
                 files: Mutex::default(),
                 pools: Mutex::default(),
+                counters: Mutex::default(),
                 proxied: OnceLock::new(),
             }),
         }
@@ -87,6 +91,7 @@ impl Tables {
                 spec: spec.to_string(),
                 fold: if how.fold { self.folding() } else { Fold::No },
                 engine: self.engine(spec, how)?,
+                counters: self.counters(spec),
             }),
         };
         lock().insert(known, table.clone());
@@ -121,6 +126,7 @@ impl Tables {
                     spec: spec.to_string(),
                     fold: Fold::No,
                     engine: Engine::Broken(error),
+                    counters: self.counters(spec),
                 }),
             }
         })
@@ -153,6 +159,30 @@ impl Tables {
             .iter()
             .cloned()
             .collect()
+    }
+
+    /// What was looked up so far, and how the connections to the databases stand.
+    pub fn statistics(&self) -> Statistics {
+        let counters = self.shared.counters.lock();
+        let tables = counters
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|(spec, counters)| counters.read(spec))
+            .collect();
+        let pools = self.shared.pools.lock();
+        let mut pools: Vec<_> = pools
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(|pool| pool.statistics())
+            .collect();
+        pools.sort();
+        Statistics { tables, pools }
+    }
+
+    fn counters(&self, spec: &str) -> Arc<Counters> {
+        let counters = self.shared.counters.lock();
+        let mut counters = counters.unwrap_or_else(PoisonError::into_inner);
+        counters.entry(spec.to_string()).or_default().clone()
     }
 
     pub(crate) fn note_file(&self, path: impl Into<PathBuf>) {
@@ -329,6 +359,7 @@ struct Inner {
     spec: String,
     fold: Fold,
     engine: Engine,
+    counters: Arc<Counters>,
 }
 
 enum Engine {
@@ -368,6 +399,17 @@ impl Table {
 
     /// Looks up a key as given; the table folds it.
     pub async fn lookup(&self, key: &str) -> Answer {
+        if let Engine::Proxied(table) = &self.inner.engine {
+            let answer = boxed(table, key).await;
+            return answer.map_err(|error| self.failed(error));
+        }
+        let start = Instant::now();
+        let answer = self.ask(key).await;
+        self.inner.counters.lookup(&answer, start.elapsed());
+        answer
+    }
+
+    async fn ask(&self, key: &str) -> Answer {
         match &self.inner.engine {
             Engine::Sql(table) => match self.inner.fold {
                 Fold::Unicode => table.lookup(&mail::fold(key)).await,
@@ -376,7 +418,6 @@ impl Table {
             },
             Engine::Union(tables) => union(tables, key).await,
             Engine::Pipe(tables) => pipe(tables, key).await,
-            Engine::Proxied(table) => boxed(table, key).await.map_err(|error| self.failed(error)),
             _ => self.lookup_in_memory(key),
         }
     }
