@@ -5,7 +5,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `open` | [`Tables`], [`Table`], [`TableList`]: from `type:name` to a table |
+//! | `open` | [`Tables`]: from `type:name` to a table |
+//! | `table` | [`Table`], [`TableList`]: the lookups |
 //! | `sql` | what `mysql:`, `pgsql:` and `sqlite:` share: templates, filters, limits, pool, failover; below it the three drivers |
 //! | `text` | `hash:`, `btree:`, `texthash:`, read from their source text |
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
@@ -26,13 +27,15 @@ mod pattern;
 mod simple;
 mod spec;
 mod sql;
+mod table;
 mod text;
 
 pub use cidr::Network;
 pub use error::{ErrorKind, TableError};
 pub use lists::{Check, CidrList, MatchList};
-pub use open::{Open, Table, TableList, Tables};
+pub use open::{Open, Tables};
 pub use spec::{TYPES, split_specs};
+pub use table::{Table, TableList};
 pub use text::{SourceProblem, TextTable};
 
 /// Found (`Some`, possibly empty), not found (`None`), or failed.
