@@ -5,7 +5,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `open` | [`Tables`], [`Table`], [`TableList`]: from `type:name` to a table |
+//! | `open` | [`Tables`]: from `type:name` to a table |
+//! | `table` | [`Table`], [`TableList`]: the lookups |
 //! | `sql` | what `mysql:`, `pgsql:` and `sqlite:` share: templates, filters, limits, pool, failover; below it the three drivers |
 //! | `text` | `hash:`, `btree:`, `texthash:`, read from their source text |
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
@@ -28,14 +29,16 @@ mod simple;
 mod spec;
 mod sql;
 mod statistics;
+mod table;
 mod text;
 
 pub use cidr::Network;
 pub use error::{ErrorKind, TableError};
 pub use lists::{Check, CidrList, MatchList};
-pub use open::{Open, Table, TableList, Tables};
+pub use open::{Open, Tables};
 pub use spec::{TYPES, split_specs};
 pub use statistics::{LATENCY_BOUNDS, Latency, PoolStatistics, Statistics, TableStatistics};
+pub use table::{Table, TableList};
 pub use text::{SourceProblem, TextTable};
 
 /// Found (`Some`, possibly empty), not found (`None`), or failed.
