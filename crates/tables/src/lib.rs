@@ -8,6 +8,7 @@
 //! | `open` | [`Tables`]: from `type:name` to a table |
 //! | `table` | [`Table`], [`TableList`]: the lookups |
 //! | `sql` | what `mysql:`, `pgsql:` and `sqlite:` share: templates, filters, limits, pool, failover; below it the three drivers |
+//! | `front` | what stands in front of tables on servers: shared queries, the cache |
 //! | `text` | `hash:`, `btree:`, `texthash:`, read from their source text |
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
 //! | `simple` | `inline:`, `static:`, `environ:`, `fail:` |
@@ -19,6 +20,7 @@
 mod accounts;
 mod cidr;
 mod error;
+mod front;
 mod lines;
 mod lists;
 mod open;

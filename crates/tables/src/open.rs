@@ -9,6 +9,7 @@ use config::Config;
 use crate::accounts::Accounts;
 use crate::cidr::CidrTable;
 use crate::error::TableError;
+use crate::front::{Front, Sharing};
 use crate::lists::{CidrList, MatchList};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
@@ -27,6 +28,8 @@ pub struct Tables {
 
 struct Shared {
     config: Config,
+    /// Whether every lookup asks by itself.
+    alone: bool,
     ascii_only: bool,
     open: Mutex<HashMap<(String, Open), Table>>,
     files: Mutex<BTreeSet<PathBuf>>,
@@ -51,12 +54,23 @@ impl Default for Open {
 impl Tables {
     /// Tables as the configuration describes them. Nothing is opened yet.
     pub fn new(config: &Config) -> Tables {
+        Tables::build(config, false)
+    }
+
+    /// The same for a tool that shows what the database says now: nothing is remembered, and no
+    /// lookup shares the query of another.
+    pub fn without_cache(config: &Config) -> Tables {
+        Tables::build(config, true)
+    }
+
+    fn build(config: &Config, alone: bool) -> Tables {
         let ascii_only = config
             .raw("smtputf8_enable")
             .is_some_and(|value| value.trim().eq_ignore_ascii_case("no"));
         Tables {
             shared: Arc::new(Shared {
                 config: config.clone(),
+                alone,
                 ascii_only,
                 open: Mutex::default(),
                 files: Mutex::default(),
@@ -163,6 +177,20 @@ impl Tables {
             .collect();
         pools.sort();
         Statistics { tables, pools }
+    }
+
+    /// What stands in front of a table on a server. `parameters` are the table's own, where it has any.
+    pub(crate) fn front(
+        &self,
+        spec: &str,
+        parameters: Option<&Parameters>,
+        sharing: Sharing,
+    ) -> Result<Option<Front>, TableError> {
+        if self.shared.alone {
+            return Ok(None);
+        }
+        let counters = self.counters(spec);
+        Front::open(spec, self.config(), parameters, sharing, counters)
     }
 
     fn counters(&self, spec: &str) -> Arc<Counters> {

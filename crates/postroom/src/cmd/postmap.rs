@@ -217,7 +217,7 @@ struct Maps {
 impl Maps {
     fn new(config: &Config, specs: Vec<String>, options: &Options) -> Maps {
         Maps {
-            tables: Tables::new(config),
+            tables: Tables::without_cache(config),
             specs,
             open: Mutex::default(),
             how: Open {

@@ -20,6 +20,7 @@ pub(crate) use settings::Settings;
 
 use crate::Answer;
 use crate::error::{ErrorKind, TableError};
+use crate::front::{Front, Sharing};
 use crate::lists::MatchList;
 use crate::open::Tables;
 use crate::parameters::Parameters;
@@ -64,6 +65,7 @@ pub(crate) struct SqlTable {
     domain: Option<MatchList>,
     expansion_limit: i64,
     driver: Driver,
+    front: Option<Front>,
 }
 
 enum Driver {
@@ -109,7 +111,12 @@ impl SqlTable {
                     && parameters.boolean("require_result_set", true)?,
             },
         };
+        let sharing = match engine {
+            Engine::Sqlite => Sharing::No,
+            Engine::MySql | Engine::PgSql => Sharing::Yes,
+        };
         Ok(SqlTable {
+            front: tables.front(parameters.spec(), Some(parameters), sharing)?,
             spec: parameters.spec().to_string(),
             name: parameters.name().to_string(),
             engine,
@@ -133,6 +140,14 @@ impl SqlTable {
         if !self.query.applies_to(key) || !self.format.applies_to(key) {
             return Ok(None);
         }
+        match &self.front {
+            Some(front) => front.answer(key, self.ask(key)).await,
+            None => self.ask(key).await,
+        }
+    }
+
+    /// The answer of the database itself.
+    async fn ask(&self, key: &str) -> Answer {
         let rows = match &self.driver {
             Driver::Sqlite(database) => database.run(&self.query, key),
             Driver::Server {
