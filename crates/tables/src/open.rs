@@ -13,7 +13,7 @@ use crate::front::{Front, Sharing};
 use crate::lists::{CidrList, MatchList};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
-use crate::sql::{Engine as SqlEngine, Pool, SqlTable, Target};
+use crate::sql::{Engine as SqlEngine, Patience, Pool, SqlTable, Target};
 use crate::statistics::{Counters, Statistics};
 use crate::table::{Engine, Fold, Table, TableList};
 use crate::text::TextTable;
@@ -228,7 +228,9 @@ impl Tables {
             .unwrap_or_else(PoisonError::into_inner);
         pools
             .entry(target)
-            .or_insert_with_key(|target| Arc::new(Pool::new(target.clone(), connections)))
+            .or_insert_with_key(|target| {
+                Arc::new(Pool::new(target.clone(), connections, Patience::default()))
+            })
             .clone()
     }
 

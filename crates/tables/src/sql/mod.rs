@@ -1,6 +1,9 @@
 //! What `mysql:`, `pgsql:` and `sqlite:` have in common: the parameters, the domain filter, the
 //! statement, and how rows become a value. The drivers connect, quote and run.
 
+mod connect;
+mod exchange;
+mod health;
 mod hosts;
 mod mysql;
 mod pgsql;
@@ -14,7 +17,7 @@ mod wire;
 
 use std::sync::Arc;
 
-pub(crate) use pool::{Pool, Target};
+pub(crate) use pool::{Patience, Pool, Target};
 pub(crate) use rows::Rows;
 pub(crate) use settings::Settings;
 
@@ -154,15 +157,27 @@ impl SqlTable {
                 pool,
                 require_result_set,
             } => {
-                let job = pool::Job {
-                    spec: &self.spec,
-                    query: &self.query,
-                    key,
-                    require_result_set: *require_result_set,
-                };
-                pool.run(&job).await
+                let job = self.job(std::slice::from_ref(&key), *require_result_set);
+                pool.run(&job).await.and_then(|mut replies| {
+                    let none = || Err("no reply".to_string());
+                    let reply = replies.each.pop().unwrap_or_else(none);
+                    reply.map_err(|text| pool.rejected(&self.spec, replies.host, &text))
+                })
             }
         };
+        self.answer(key, rows)
+    }
+
+    fn job<'a>(&'a self, keys: &'a [&'a str], require_result_set: bool) -> pool::Job<'a> {
+        pool::Job {
+            spec: &self.spec,
+            query: &self.query,
+            keys,
+            require_result_set,
+        }
+    }
+
+    fn answer(&self, key: &str, rows: Result<Rows, Failure>) -> Answer {
         match rows {
             Ok(rows) => self.value(key, &rows),
             Err(Failure::Logged(kind)) => Err(TableError::lookup(kind, &self.spec)),
