@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use config::Config;
 
 use crate::accounts::Accounts;
+use crate::base64::base64;
 use crate::cidr::CidrTable;
 use crate::error::{ErrorKind, TableError};
 use crate::lists::{CidrList, MatchList};
+use crate::lmdb::{LmdbTable, Nulls};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
+use crate::source::file_content;
 use crate::sql::{Engine as SqlEngine, Pool, SqlTable, Target};
-use crate::text::TextTable;
+use crate::text::{Format, Reading, TextTable};
 use crate::{Answer, simple, spec};
 
 /// Opens tables by `type:name`. Clones share what is open: a table that is named twice is read
@@ -39,11 +42,25 @@ struct Shared {
 pub struct Open {
     /// Whether keys are folded to lower case; `postmap -f` switches it off.
     pub fold: bool,
+    /// Whether keys and values must be UTF-8 where `smtputf8_enable` says so; `postmap -u` switches it off.
+    pub utf8: bool,
+    /// Whether the values in source texts are names of files (`postmap -F`).
+    pub files: bool,
+    /// Whether stored keys and values end with a NUL (`postmap -n`, `-N`).
+    pub nulls: Nulls,
+    /// The syntax of `hash:` and `btree:` sources.
+    pub format: Format,
 }
 
 impl Default for Open {
     fn default() -> Open {
-        Open { fold: true }
+        Open {
+            fold: true,
+            utf8: true,
+            files: false,
+            nulls: Nulls::Either,
+            format: Format::Either,
+        }
     }
 }
 
@@ -85,7 +102,13 @@ impl Tables {
         let table = Table {
             inner: Arc::new(Inner {
                 spec: spec.to_string(),
-                fold: if how.fold { self.folding() } else { Fold::No },
+                fold: if how.fold {
+                    self.folding(how)
+                } else {
+                    Fold::No
+                },
+                utf8: how.utf8 && !self.shared.ascii_only,
+                files: how.files,
                 engine: self.engine(spec, how)?,
             }),
         };
@@ -120,6 +143,8 @@ impl Tables {
                 inner: Arc::new(Inner {
                     spec: spec.to_string(),
                     fold: Fold::No,
+                    utf8: true,
+                    files: false,
                     engine: Engine::Broken(error),
                 }),
             }
@@ -188,8 +213,8 @@ impl Tables {
             .clone()
     }
 
-    fn folding(&self) -> Fold {
-        if self.shared.ascii_only {
+    fn folding(&self, how: Open) -> Fold {
+        if self.shared.ascii_only || !how.utf8 {
             Fold::Ascii
         } else {
             Fold::Unicode
@@ -214,8 +239,12 @@ impl Tables {
             "pgsql" => sql(SqlEngine::PgSql),
             "sqlite" => sql(SqlEngine::Sqlite),
             "hash" | "btree" | "texthash" => self.text(full, kind, name, how),
-            "inline" => Ok(Engine::Inline(simple::parse_inline(full, name, how.fold)?)),
-            "static" => Ok(Engine::Static(simple::parse_static(full, name)?)),
+            "lmdb" => Ok(Engine::Lmdb(LmdbTable::open(full, name, how.nulls)?)),
+            "inline" => self.inline(full, name, how),
+            "static" => {
+                let value = simple::parse_static(full, name)?;
+                self.content(full, value, how).map(Engine::Static)
+            }
             "fail" => Ok(Engine::Fail),
             "environ" => Ok(Engine::Environment),
             "unix" => Ok(Engine::Accounts(Accounts::open(full, name)?)),
@@ -242,14 +271,44 @@ impl Tables {
 
     fn text(&self, full: &str, kind: &str, name: &str, how: Open) -> Result<Engine, TableError> {
         self.note_file(name);
-        let table = TextTable::load(full, name.as_ref(), how.fold)?;
+        let reading = Reading {
+            fold: how.fold,
+            files: how.files,
+            format: match kind {
+                "texthash" => Format::Map,
+                _ => how.format,
+            },
+        };
+        let table = TextTable::load(full, name.as_ref(), &reading)?;
         // For `hash:` these were reported when postmap built the table; a lookup says nothing.
         if kind == "texthash" {
             for problem in table.problems() {
-                tracing::warn!("{name}, {problem}");
+                tracing::warn!("{}", problem.in_file(name));
             }
         }
         Ok(Engine::Text(table))
+    }
+
+    fn inline(&self, full: &str, name: &str, how: Open) -> Result<Engine, TableError> {
+        let mut entries = simple::parse_inline(full, name, how.fold)?;
+        for value in entries.values_mut() {
+            *value = self.content(full, std::mem::take(value), how)?;
+        }
+        Ok(Engine::Inline(entries))
+    }
+
+    /// The value, or the content of the files that it names in base64.
+    fn content(&self, full: &str, value: String, how: Open) -> Result<String, TableError> {
+        if !how.files {
+            return Ok(value);
+        }
+        match file_content(&value) {
+            Ok(content) => Ok(base64(&content)),
+            Err(error) => {
+                let text = format!("{error}: \"{full}\"; need names of files");
+                Err(TableError::operator(full, text))
+            }
+        }
     }
 
     fn members(
@@ -328,12 +387,15 @@ pub struct Table {
 struct Inner {
     spec: String,
     fold: Fold,
+    utf8: bool,
+    files: bool,
     engine: Engine,
 }
 
 enum Engine {
     Sql(Box<SqlTable>),
     Text(TextTable),
+    Lmdb(LmdbTable),
     Inline(HashMap<String, String>),
     Static(String),
     Fail,
@@ -381,40 +443,80 @@ impl Table {
         }
     }
 
-    /// Looks up a key that may not be UTF-8: such a key is reported and not found.
+    /// Looks up a key that may not be UTF-8: such a key is reported and not found, unless the table
+    /// was opened without UTF-8. Patterns then see a replacement character in the place of each wrong byte.
     pub async fn lookup_bytes(&self, key: &[u8]) -> Answer {
         match std::str::from_utf8(key) {
             Ok(key) => self.lookup(key).await,
-            Err(_) => {
-                if self.inner.fold != Fold::Ascii {
-                    let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
-                    let spec = self.spec();
-                    tracing::warn!(
-                        "{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint"
-                    );
-                }
+            Err(_) if self.inner.utf8 => {
+                self.report_non_utf8(key);
                 Ok(None)
+            }
+            Err(_) if self.is_pattern() => self.lookup(&String::from_utf8_lossy(key)).await,
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The answer of a table that holds bytes (`lmdb:`) and was opened without UTF-8; `None` for all others.
+    pub fn lookup_octets(&self, key: &[u8]) -> Option<Result<Option<Vec<u8>>, TableError>> {
+        match &self.inner.engine {
+            Engine::Lmdb(table) if !self.inner.utf8 => Some(match self.inner.fold {
+                Fold::No => table.get(key),
+                _ => table.get(&key.to_ascii_lowercase()),
+            }),
+            _ => None,
+        }
+    }
+
+    fn report_non_utf8(&self, key: &[u8]) {
+        let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
+        let spec = self.spec();
+        tracing::warn!("{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint");
+    }
+
+    /// Keys and values of a table that can list them, for `postmap -s`; `None` for the others.
+    pub fn entries(&self) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, TableError> {
+        let bytes = |(key, value): (&str, &str)| (key.into(), value.into());
+        match &self.inner.engine {
+            Engine::Text(table) => Ok(Some(table.iter().map(bytes).collect())),
+            Engine::Lmdb(table) => table.entries().map(Some),
+            Engine::Inline(table) => {
+                let mut entries: Vec<_> = table.iter().map(|(k, v)| bytes((k, v))).collect();
+                entries.sort();
+                Ok(Some(entries))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn lookup_lmdb(&self, table: &LmdbTable, key: &str) -> Answer {
+        let Some(value) = table.get(key.as_bytes())? else {
+            return Ok(None);
+        };
+        match String::from_utf8(value) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                let shown = String::from_utf8_lossy(error.as_bytes()).replace('\u{fffd}', "?");
+                let spec = self.spec();
+                tracing::warn!(
+                    "{spec}: key \"{key}\": non-UTF-8 value \"{shown}\": malformed UTF-8 or invalid codepoint"
+                );
+                Err(TableError::lookup(ErrorKind::Table, spec))
             }
         }
     }
 
-    /// The entries of a table that is kept in memory, for `postmap -s`; `None` for the others.
-    pub fn entries(&self) -> Option<Vec<(String, String)>> {
-        match &self.inner.engine {
-            Engine::Text(table) => Some(
-                table
-                    .iter()
-                    .map(|(k, v)| (k.to_string(), v.to_string()))
-                    .collect(),
-            ),
-            Engine::Inline(table) => {
-                let mut entries: Vec<_> =
-                    table.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-                entries.sort();
-                Some(entries)
-            }
-            Engine::Proxied(table) => table.entries(),
-            _ => None,
+    /// What a pattern gave, or the content of the files that it names in base64.
+    fn content(&self, value: Option<String>) -> Answer {
+        match value {
+            Some(names) if self.inner.files => match file_content(&names) {
+                Ok(content) => Ok(Some(base64(&content))),
+                Err(error) => {
+                    tracing::warn!("{}: {error}", self.spec());
+                    Err(TableError::lookup(ErrorKind::Operator, self.spec()))
+                }
+            },
+            value => Ok(value),
         }
     }
 
@@ -430,8 +532,9 @@ impl Table {
             Engine::Static(value) => Some(value.clone()),
             Engine::Environment => std::env::var(&*folded()).ok(),
             Engine::Accounts(accounts) => return accounts.lookup(self.spec(), &folded()),
-            Engine::Pattern(table) => table.lookup(key),
-            Engine::Cidr(table) => table.lookup(key),
+            Engine::Lmdb(table) => return self.lookup_lmdb(table, &folded()),
+            Engine::Pattern(table) => return self.content(table.lookup(key)),
+            Engine::Cidr(table) => return self.content(table.lookup(key)),
             Engine::Random(values) => values.get(fastrand::usize(..values.len())).cloned(),
             Engine::Broken(error) => return Err(self.failed(error.clone())),
             Engine::Fail => {
