@@ -7,16 +7,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use config::Config;
 
 use crate::accounts::Accounts;
+use crate::base64::base64;
 use crate::cidr::CidrTable;
 use crate::error::TableError;
 use crate::front::{Front, Sharing};
 use crate::lists::{CidrList, MatchList};
+use crate::lmdb::{LmdbTable, Nulls};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
+use crate::source::file_content;
 use crate::sql::{Engine as SqlEngine, Patience, Pool, SqlTable, Target};
 use crate::statistics::{Counters, Statistics};
-use crate::table::{Engine, Fold, Table, TableList};
-use crate::text::TextTable;
+use crate::table::{Engine, Fold, Inner, Table, TableList};
+use crate::text::{Format, Reading, TextTable};
 use crate::{simple, spec};
 
 /// Opens tables by `type:name`. Clones share what is open: a table that is named twice is read
@@ -43,11 +46,25 @@ struct Shared {
 pub struct Open {
     /// Whether keys are folded to lower case; `postmap -f` switches it off.
     pub fold: bool,
+    /// Whether keys and values must be UTF-8 where `smtputf8_enable` says so; `postmap -u` switches it off.
+    pub utf8: bool,
+    /// Whether the values in source texts are names of files (`postmap -F`).
+    pub files: bool,
+    /// Whether stored keys and values end with a NUL (`postmap -n`, `-N`).
+    pub nulls: Nulls,
+    /// The syntax of `hash:` and `btree:` sources.
+    pub format: Format,
 }
 
 impl Default for Open {
     fn default() -> Open {
-        Open { fold: true }
+        Open {
+            fold: true,
+            utf8: true,
+            files: false,
+            nulls: Nulls::Either,
+            format: Format::Either,
+        }
     }
 }
 
@@ -98,9 +115,18 @@ impl Tables {
         if let Some(table) = lock().get(&known) {
             return Ok(table.clone());
         }
-        let fold = if how.fold { self.folding() } else { Fold::No };
-        let engine = self.engine(spec, how)?;
-        let table = Table::new(spec, fold, engine, self.counters(spec));
+        let table = Table::new(Inner {
+            spec: spec.to_string(),
+            fold: if how.fold {
+                self.folding(how)
+            } else {
+                Fold::No
+            },
+            utf8: how.utf8 && !self.shared.ascii_only,
+            files: how.files,
+            engine: self.engine(spec, how)?,
+            counters: self.counters(spec),
+        });
         lock().insert(known, table.clone());
         Ok(table)
     }
@@ -128,7 +154,14 @@ impl Tables {
     pub fn open_lenient(&self, spec: &str) -> Table {
         self.open(spec).unwrap_or_else(|error| {
             tracing::warn!("{spec} is unavailable. {error}");
-            Table::new(spec, Fold::No, Engine::Broken(error), self.counters(spec))
+            Table::new(Inner {
+                spec: spec.to_string(),
+                fold: Fold::No,
+                utf8: true,
+                files: false,
+                engine: Engine::Broken(error),
+                counters: self.counters(spec),
+            })
         })
     }
 
@@ -234,8 +267,8 @@ impl Tables {
             .clone()
     }
 
-    fn folding(&self) -> Fold {
-        if self.shared.ascii_only {
+    fn folding(&self, how: Open) -> Fold {
+        if self.shared.ascii_only || !how.utf8 {
             Fold::Ascii
         } else {
             Fold::Unicode
@@ -260,8 +293,12 @@ impl Tables {
             "pgsql" => sql(SqlEngine::PgSql),
             "sqlite" => sql(SqlEngine::Sqlite),
             "hash" | "btree" | "texthash" => self.text(full, kind, name, how),
-            "inline" => Ok(Engine::Inline(simple::parse_inline(full, name, how.fold)?)),
-            "static" => Ok(Engine::Static(simple::parse_static(full, name)?)),
+            "lmdb" => Ok(Engine::Lmdb(LmdbTable::open(full, name, how.nulls)?)),
+            "inline" => self.inline(full, name, how),
+            "static" => {
+                let value = simple::parse_static(full, name)?;
+                self.content(full, value, how).map(Engine::Static)
+            }
             "fail" => Ok(Engine::Fail),
             "environ" => Ok(Engine::Environment),
             "unix" => Ok(Engine::Accounts(Accounts::open(full, name)?)),
@@ -288,14 +325,44 @@ impl Tables {
 
     fn text(&self, full: &str, kind: &str, name: &str, how: Open) -> Result<Engine, TableError> {
         self.note_file(name);
-        let table = TextTable::load(full, name.as_ref(), how.fold)?;
+        let reading = Reading {
+            fold: how.fold,
+            files: how.files,
+            format: match kind {
+                "texthash" => Format::Map,
+                _ => how.format,
+            },
+        };
+        let table = TextTable::load(full, name.as_ref(), &reading)?;
         // For `hash:` these were reported when postmap built the table; a lookup says nothing.
         if kind == "texthash" {
             for problem in table.problems() {
-                tracing::warn!("{name}, {problem}");
+                tracing::warn!("{}", problem.in_file(name));
             }
         }
         Ok(Engine::Text(table))
+    }
+
+    fn inline(&self, full: &str, name: &str, how: Open) -> Result<Engine, TableError> {
+        let mut entries = simple::parse_inline(full, name, how.fold)?;
+        for value in entries.values_mut() {
+            *value = self.content(full, std::mem::take(value), how)?;
+        }
+        Ok(Engine::Inline(entries))
+    }
+
+    /// The value, or the content of the files that it names in base64.
+    fn content(&self, full: &str, value: String, how: Open) -> Result<String, TableError> {
+        if !how.files {
+            return Ok(value);
+        }
+        match file_content(&value) {
+            Ok(content) => Ok(base64(&content)),
+            Err(error) => {
+                let text = format!("{error}: \"{full}\"; need names of files");
+                Err(TableError::operator(full, text))
+            }
+        }
     }
 
     fn members(

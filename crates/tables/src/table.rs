@@ -8,9 +8,12 @@ use std::time::Instant;
 
 use crate::Answer;
 use crate::accounts::Accounts;
+use crate::base64::base64;
 use crate::cidr::CidrTable;
 use crate::error::{ErrorKind, TableError};
+use crate::lmdb::LmdbTable;
 use crate::pattern::PatternTable;
+use crate::source::file_content;
 use crate::sql::SqlTable;
 use crate::statistics::Counters;
 use crate::text::TextTable;
@@ -29,16 +32,19 @@ pub struct Table {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    spec: String,
-    fold: Fold,
-    engine: Engine,
-    counters: Arc<Counters>,
+pub(crate) struct Inner {
+    pub spec: String,
+    pub fold: Fold,
+    pub utf8: bool,
+    pub files: bool,
+    pub engine: Engine,
+    pub counters: Arc<Counters>,
 }
 
 pub(crate) enum Engine {
     Sql(Box<SqlTable>),
     Text(TextTable),
+    Lmdb(LmdbTable),
     Inline(HashMap<String, String>),
     Static(String),
     Fail,
@@ -60,13 +66,7 @@ impl std::fmt::Debug for Table {
 }
 
 impl Table {
-    pub(crate) fn new(spec: &str, fold: Fold, engine: Engine, counters: Arc<Counters>) -> Table {
-        let inner = Inner {
-            spec: spec.to_string(),
-            fold,
-            engine,
-            counters,
-        };
+    pub(crate) fn new(inner: Inner) -> Table {
         Table {
             inner: Arc::new(inner),
         }
@@ -108,40 +108,80 @@ impl Table {
         }
     }
 
-    /// Looks up a key that may not be UTF-8: such a key is reported and not found.
+    /// Looks up a key that may not be UTF-8: such a key is reported and not found, unless the table
+    /// was opened without UTF-8. Patterns then see a replacement character in the place of each wrong byte.
     pub async fn lookup_bytes(&self, key: &[u8]) -> Answer {
         match std::str::from_utf8(key) {
             Ok(key) => self.lookup(key).await,
-            Err(_) => {
-                if self.inner.fold != Fold::Ascii {
-                    let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
-                    let spec = self.spec();
-                    tracing::warn!(
-                        "{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint"
-                    );
-                }
+            Err(_) if self.inner.utf8 => {
+                self.report_non_utf8(key);
                 Ok(None)
+            }
+            Err(_) if self.is_pattern() => self.lookup(&String::from_utf8_lossy(key)).await,
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The answer of a table that holds bytes (`lmdb:`) and was opened without UTF-8; `None` for all others.
+    pub fn lookup_octets(&self, key: &[u8]) -> Option<Result<Option<Vec<u8>>, TableError>> {
+        match &self.inner.engine {
+            Engine::Lmdb(table) if !self.inner.utf8 => Some(match self.inner.fold {
+                Fold::No => table.get(key),
+                _ => table.get(&key.to_ascii_lowercase()),
+            }),
+            _ => None,
+        }
+    }
+
+    fn report_non_utf8(&self, key: &[u8]) {
+        let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
+        let spec = self.spec();
+        tracing::warn!("{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint");
+    }
+
+    /// Keys and values of a table that can list them, for `postmap -s`; `None` for the others.
+    pub fn entries(&self) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, TableError> {
+        let bytes = |(key, value): (&str, &str)| (key.into(), value.into());
+        match &self.inner.engine {
+            Engine::Text(table) => Ok(Some(table.iter().map(bytes).collect())),
+            Engine::Lmdb(table) => table.entries().map(Some),
+            Engine::Inline(table) => {
+                let mut entries: Vec<_> = table.iter().map(|(k, v)| bytes((k, v))).collect();
+                entries.sort();
+                Ok(Some(entries))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn lookup_lmdb(&self, table: &LmdbTable, key: &str) -> Answer {
+        let Some(value) = table.get(key.as_bytes())? else {
+            return Ok(None);
+        };
+        match String::from_utf8(value) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                let shown = String::from_utf8_lossy(error.as_bytes()).replace('\u{fffd}', "?");
+                let spec = self.spec();
+                tracing::warn!(
+                    "{spec}: key \"{key}\": non-UTF-8 value \"{shown}\": malformed UTF-8 or invalid codepoint"
+                );
+                Err(TableError::lookup(ErrorKind::Table, spec))
             }
         }
     }
 
-    /// The entries of a table that is kept in memory, for `postmap -s`; `None` for the others.
-    pub fn entries(&self) -> Option<Vec<(String, String)>> {
-        match &self.inner.engine {
-            Engine::Text(table) => Some(
-                table
-                    .iter()
-                    .map(|(k, v)| (k.to_string(), v.to_string()))
-                    .collect(),
-            ),
-            Engine::Inline(table) => {
-                let mut entries: Vec<_> =
-                    table.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-                entries.sort();
-                Some(entries)
-            }
-            Engine::Proxied(table) => table.entries(),
-            _ => None,
+    /// What a pattern gave, or the content of the files that it names in base64.
+    fn content(&self, value: Option<String>) -> Answer {
+        match value {
+            Some(names) if self.inner.files => match file_content(&names) {
+                Ok(content) => Ok(Some(base64(&content))),
+                Err(error) => {
+                    tracing::warn!("{}: {error}", self.spec());
+                    Err(TableError::lookup(ErrorKind::Operator, self.spec()))
+                }
+            },
+            value => Ok(value),
         }
     }
 
@@ -157,8 +197,9 @@ impl Table {
             Engine::Static(value) => Some(value.clone()),
             Engine::Environment => std::env::var(&*folded()).ok(),
             Engine::Accounts(accounts) => return accounts.lookup(self.spec(), &folded()),
-            Engine::Pattern(table) => table.lookup(key),
-            Engine::Cidr(table) => table.lookup(key),
+            Engine::Lmdb(table) => return self.lookup_lmdb(table, &folded()),
+            Engine::Pattern(table) => return self.content(table.lookup(key)),
+            Engine::Cidr(table) => return self.content(table.lookup(key)),
             Engine::Random(values) => values.get(fastrand::usize(..values.len())).cloned(),
             Engine::Broken(error) => return Err(self.failed(error.clone())),
             Engine::Fail => {
