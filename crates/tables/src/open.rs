@@ -1,22 +1,26 @@
-//! From `type:name` to a table, and lists of tables.
+//! From `type:name` to a table: what is open, and what a type's name and settings mean.
 
-use std::collections::{BTreeSet, HashMap};
-use std::future::Future;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use config::Config;
 
 use crate::accounts::Accounts;
+use crate::base64::base64;
 use crate::cidr::CidrTable;
-use crate::error::{ErrorKind, TableError};
+use crate::error::TableError;
+use crate::front::{Front, Sharing};
 use crate::lists::{CidrList, MatchList};
+use crate::lmdb::{LmdbTable, Nulls};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
-use crate::sql::{Engine as SqlEngine, Pool, SqlTable, Target};
-use crate::text::TextTable;
-use crate::{Answer, simple, spec};
+use crate::source::file_content;
+use crate::sql::{Engine as SqlEngine, Patience, Pool, SqlTable, Target};
+use crate::statistics::{Counters, Statistics};
+use crate::table::{Engine, Fold, Inner, Table, TableList};
+use crate::text::{Format, Reading, TextTable};
+use crate::{simple, spec};
 
 /// Opens tables by `type:name`. Clones share what is open: a table that is named twice is read
 /// once, and tables that name the same server, user and database share its connections.
@@ -27,10 +31,13 @@ pub struct Tables {
 
 struct Shared {
     config: Config,
+    /// Whether every lookup asks by itself.
+    alone: bool,
     ascii_only: bool,
     open: Mutex<HashMap<(String, Open), Table>>,
     files: Mutex<BTreeSet<PathBuf>>,
     pools: Mutex<HashMap<Target, Arc<Pool>>>,
+    counters: Mutex<BTreeMap<String, Arc<Counters>>>,
     proxied: OnceLock<BTreeSet<String>>,
 }
 
@@ -39,27 +46,53 @@ struct Shared {
 pub struct Open {
     /// Whether keys are folded to lower case; `postmap -f` switches it off.
     pub fold: bool,
+    /// Whether keys and values must be UTF-8 where `smtputf8_enable` says so; `postmap -u` switches it off.
+    pub utf8: bool,
+    /// Whether the values in source texts are names of files (`postmap -F`).
+    pub files: bool,
+    /// Whether stored keys and values end with a NUL (`postmap -n`, `-N`).
+    pub nulls: Nulls,
+    /// The syntax of `hash:` and `btree:` sources.
+    pub format: Format,
 }
 
 impl Default for Open {
     fn default() -> Open {
-        Open { fold: true }
+        Open {
+            fold: true,
+            utf8: true,
+            files: false,
+            nulls: Nulls::Either,
+            format: Format::Either,
+        }
     }
 }
 
 impl Tables {
     /// Tables as the configuration describes them. Nothing is opened yet.
     pub fn new(config: &Config) -> Tables {
+        Tables::build(config, false)
+    }
+
+    /// The same for a tool that shows what the database says now: nothing is remembered, and no
+    /// lookup shares the query of another.
+    pub fn without_cache(config: &Config) -> Tables {
+        Tables::build(config, true)
+    }
+
+    fn build(config: &Config, alone: bool) -> Tables {
         let ascii_only = config
             .raw("smtputf8_enable")
             .is_some_and(|value| value.trim().eq_ignore_ascii_case("no"));
         Tables {
             shared: Arc::new(Shared {
                 config: config.clone(),
+                alone,
                 ascii_only,
                 open: Mutex::default(),
                 files: Mutex::default(),
                 pools: Mutex::default(),
+                counters: Mutex::default(),
                 proxied: OnceLock::new(),
             }),
         }
@@ -82,13 +115,18 @@ impl Tables {
         if let Some(table) = lock().get(&known) {
             return Ok(table.clone());
         }
-        let table = Table {
-            inner: Arc::new(Inner {
-                spec: spec.to_string(),
-                fold: if how.fold { self.folding() } else { Fold::No },
-                engine: self.engine(spec, how)?,
-            }),
-        };
+        let table = Table::new(Inner {
+            spec: spec.to_string(),
+            fold: if how.fold {
+                self.folding(how)
+            } else {
+                Fold::No
+            },
+            utf8: how.utf8 && !self.shared.ascii_only,
+            files: how.files,
+            engine: self.engine(spec, how)?,
+            counters: self.counters(spec),
+        });
         lock().insert(known, table.clone());
         Ok(table)
     }
@@ -99,7 +137,7 @@ impl Tables {
             .iter()
             .map(|spec| self.open(spec))
             .collect::<Result<_, _>>()?;
-        Ok(TableList { tables })
+        Ok(TableList::new(tables))
     }
 
     /// Opens a list as the running mail system does: a table that cannot be opened is reported
@@ -109,20 +147,21 @@ impl Tables {
             .iter()
             .map(|spec| self.open_lenient(spec))
             .collect();
-        TableList { tables }
+        TableList::new(tables)
     }
 
     /// Opens one table as [`Tables::open_list_lenient`] does.
     pub fn open_lenient(&self, spec: &str) -> Table {
         self.open(spec).unwrap_or_else(|error| {
             tracing::warn!("{spec} is unavailable. {error}");
-            Table {
-                inner: Arc::new(Inner {
-                    spec: spec.to_string(),
-                    fold: Fold::No,
-                    engine: Engine::Broken(error),
-                }),
-            }
+            Table::new(Inner {
+                spec: spec.to_string(),
+                fold: Fold::No,
+                utf8: true,
+                files: false,
+                engine: Engine::Broken(error),
+                counters: self.counters(spec),
+            })
         })
     }
 
@@ -155,6 +194,44 @@ impl Tables {
             .collect()
     }
 
+    /// What was looked up so far, and how the connections to the databases stand.
+    pub fn statistics(&self) -> Statistics {
+        let counters = self.shared.counters.lock();
+        let tables = counters
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|(spec, counters)| counters.read(spec))
+            .collect();
+        let pools = self.shared.pools.lock();
+        let mut pools: Vec<_> = pools
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(|pool| pool.statistics())
+            .collect();
+        pools.sort();
+        Statistics { tables, pools }
+    }
+
+    /// What stands in front of a table on a server. `parameters` are the table's own, where it has any.
+    pub(crate) fn front(
+        &self,
+        spec: &str,
+        parameters: Option<&Parameters>,
+        sharing: Sharing,
+    ) -> Result<Option<Front>, TableError> {
+        if self.shared.alone {
+            return Ok(None);
+        }
+        let counters = self.counters(spec);
+        Front::open(spec, self.config(), parameters, sharing, counters)
+    }
+
+    fn counters(&self, spec: &str) -> Arc<Counters> {
+        let counters = self.shared.counters.lock();
+        let mut counters = counters.unwrap_or_else(PoisonError::into_inner);
+        counters.entry(spec.to_string()).or_default().clone()
+    }
+
     pub(crate) fn note_file(&self, path: impl Into<PathBuf>) {
         self.shared
             .files
@@ -184,12 +261,14 @@ impl Tables {
             .unwrap_or_else(PoisonError::into_inner);
         pools
             .entry(target)
-            .or_insert_with_key(|target| Arc::new(Pool::new(target.clone(), connections)))
+            .or_insert_with_key(|target| {
+                Arc::new(Pool::new(target.clone(), connections, Patience::default()))
+            })
             .clone()
     }
 
-    fn folding(&self) -> Fold {
-        if self.shared.ascii_only {
+    fn folding(&self, how: Open) -> Fold {
+        if self.shared.ascii_only || !how.utf8 {
             Fold::Ascii
         } else {
             Fold::Unicode
@@ -214,8 +293,12 @@ impl Tables {
             "pgsql" => sql(SqlEngine::PgSql),
             "sqlite" => sql(SqlEngine::Sqlite),
             "hash" | "btree" | "texthash" => self.text(full, kind, name, how),
-            "inline" => Ok(Engine::Inline(simple::parse_inline(full, name, how.fold)?)),
-            "static" => Ok(Engine::Static(simple::parse_static(full, name)?)),
+            "lmdb" => Ok(Engine::Lmdb(LmdbTable::open(full, name, how.nulls)?)),
+            "inline" => self.inline(full, name, how),
+            "static" => {
+                let value = simple::parse_static(full, name)?;
+                self.content(full, value, how).map(Engine::Static)
+            }
             "fail" => Ok(Engine::Fail),
             "environ" => Ok(Engine::Environment),
             "unix" => Ok(Engine::Accounts(Accounts::open(full, name)?)),
@@ -242,14 +325,44 @@ impl Tables {
 
     fn text(&self, full: &str, kind: &str, name: &str, how: Open) -> Result<Engine, TableError> {
         self.note_file(name);
-        let table = TextTable::load(full, name.as_ref(), how.fold)?;
+        let reading = Reading {
+            fold: how.fold,
+            files: how.files,
+            format: match kind {
+                "texthash" => Format::Map,
+                _ => how.format,
+            },
+        };
+        let table = TextTable::load(full, name.as_ref(), &reading)?;
         // For `hash:` these were reported when postmap built the table; a lookup says nothing.
         if kind == "texthash" {
             for problem in table.problems() {
-                tracing::warn!("{name}, {problem}");
+                tracing::warn!("{}", problem.in_file(name));
             }
         }
         Ok(Engine::Text(table))
+    }
+
+    fn inline(&self, full: &str, name: &str, how: Open) -> Result<Engine, TableError> {
+        let mut entries = simple::parse_inline(full, name, how.fold)?;
+        for value in entries.values_mut() {
+            *value = self.content(full, std::mem::take(value), how)?;
+        }
+        Ok(Engine::Inline(entries))
+    }
+
+    /// The value, or the content of the files that it names in base64.
+    fn content(&self, full: &str, value: String, how: Open) -> Result<String, TableError> {
+        if !how.files {
+            return Ok(value);
+        }
+        match file_content(&value) {
+            Ok(content) => Ok(base64(&content)),
+            Err(error) => {
+                let text = format!("{error}: \"{full}\"; need names of files");
+                Err(TableError::operator(full, text))
+            }
+        }
     }
 
     fn members(
@@ -308,200 +421,5 @@ impl Tables {
             spec::split_specs(&text).into_iter().collect()
         });
         allowed.contains(full)
-    }
-}
-
-/// How keys are folded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fold {
-    No,
-    Ascii,
-    Unicode,
-}
-
-/// An open table. Clones share it.
-#[derive(Clone)]
-pub struct Table {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    spec: String,
-    fold: Fold,
-    engine: Engine,
-}
-
-enum Engine {
-    Sql(Box<SqlTable>),
-    Text(TextTable),
-    Inline(HashMap<String, String>),
-    Static(String),
-    Fail,
-    Environment,
-    Accounts(Accounts),
-    Pattern(PatternTable),
-    Cidr(CidrTable),
-    Union(Vec<Table>),
-    Pipe(Vec<Table>),
-    Random(Vec<String>),
-    Proxied(Table),
-    Broken(TableError),
-}
-
-impl std::fmt::Debug for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Table").field(&self.inner.spec).finish()
-    }
-}
-
-impl Table {
-    /// The table as it was named, `type:name`.
-    pub fn spec(&self) -> &str {
-        &self.inner.spec
-    }
-
-    /// A table of patterns (regexp, pcre, cidr): it is asked for whole addresses only, not for the
-    /// parts of one.
-    pub fn is_pattern(&self) -> bool {
-        matches!(self.inner.engine, Engine::Pattern(_) | Engine::Cidr(_))
-    }
-
-    /// Looks up a key as given; the table folds it.
-    pub async fn lookup(&self, key: &str) -> Answer {
-        match &self.inner.engine {
-            Engine::Sql(table) => match self.inner.fold {
-                Fold::Unicode => table.lookup(&mail::fold(key)).await,
-                Fold::Ascii => table.lookup(&key.to_ascii_lowercase()).await,
-                Fold::No => table.lookup(key).await,
-            },
-            Engine::Union(tables) => union(tables, key).await,
-            Engine::Pipe(tables) => pipe(tables, key).await,
-            Engine::Proxied(table) => boxed(table, key).await.map_err(|error| self.failed(error)),
-            _ => self.lookup_in_memory(key),
-        }
-    }
-
-    /// Looks up a key that may not be UTF-8: such a key is reported and not found.
-    pub async fn lookup_bytes(&self, key: &[u8]) -> Answer {
-        match std::str::from_utf8(key) {
-            Ok(key) => self.lookup(key).await,
-            Err(_) => {
-                if self.inner.fold != Fold::Ascii {
-                    let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
-                    let spec = self.spec();
-                    tracing::warn!(
-                        "{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint"
-                    );
-                }
-                Ok(None)
-            }
-        }
-    }
-
-    /// The entries of a table that is kept in memory, for `postmap -s`; `None` for the others.
-    pub fn entries(&self) -> Option<Vec<(String, String)>> {
-        match &self.inner.engine {
-            Engine::Text(table) => Some(
-                table
-                    .iter()
-                    .map(|(k, v)| (k.to_string(), v.to_string()))
-                    .collect(),
-            ),
-            Engine::Inline(table) => {
-                let mut entries: Vec<_> =
-                    table.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-                entries.sort();
-                Some(entries)
-            }
-            Engine::Proxied(table) => table.entries(),
-            _ => None,
-        }
-    }
-
-    fn lookup_in_memory(&self, key: &str) -> Answer {
-        let folded = || match self.inner.fold {
-            Fold::No => key.into(),
-            Fold::Ascii => key.to_ascii_lowercase().into(),
-            Fold::Unicode => mail::fold(key),
-        };
-        Ok(match &self.inner.engine {
-            Engine::Text(table) => table.get(&folded()).map(str::to_string),
-            Engine::Inline(table) => table.get(&*folded()).cloned(),
-            Engine::Static(value) => Some(value.clone()),
-            Engine::Environment => std::env::var(&*folded()).ok(),
-            Engine::Accounts(accounts) => return accounts.lookup(self.spec(), &folded()),
-            Engine::Pattern(table) => table.lookup(key),
-            Engine::Cidr(table) => table.lookup(key),
-            Engine::Random(values) => values.get(fastrand::usize(..values.len())).cloned(),
-            Engine::Broken(error) => return Err(self.failed(error.clone())),
-            Engine::Fail => {
-                let text = format!("table {}: query error: Application error", self.spec());
-                return Err(TableError::new(ErrorKind::Table, self.spec(), text));
-            }
-            // The callers have dealt with these.
-            Engine::Sql(_) | Engine::Union(_) | Engine::Pipe(_) | Engine::Proxied(_) => None,
-        })
-    }
-
-    fn failed(&self, error: TableError) -> TableError {
-        let text = format!("table {}: query error: {error}", self.spec());
-        TableError::new(error.kind(), self.spec(), text)
-    }
-}
-
-/// A lookup that may contain another one of its own kind.
-pub(crate) fn boxed<'a>(
-    table: &'a Table,
-    key: &'a str,
-) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
-    Box::pin(table.lookup(key))
-}
-
-/// `unionmap:`: all answers, joined by commas.
-async fn union(tables: &[Table], key: &str) -> Answer {
-    let mut values = Vec::new();
-    for table in tables {
-        values.extend(boxed(table, key).await?);
-    }
-    Ok((!values.is_empty()).then(|| values.join(",")))
-}
-
-/// `pipemap:`: each answer is the key for the next table.
-async fn pipe(tables: &[Table], key: &str) -> Answer {
-    let mut value = key.to_string();
-    for table in tables {
-        match boxed(table, &value).await? {
-            Some(next) => value = next,
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(value))
-}
-
-/// Tables that are asked in turn.
-#[derive(Debug, Clone, Default)]
-pub struct TableList {
-    tables: Vec<Table>,
-}
-
-impl TableList {
-    /// The tables, in the order in which they are asked.
-    pub fn tables(&self) -> &[Table] {
-        &self.tables
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
-    }
-
-    /// The first answer. A table that fails ends the search: what it knows might have come first.
-    pub async fn lookup(&self, key: &str) -> Answer {
-        for table in &self.tables {
-            if let Some(value) = table.lookup(key).await? {
-                return Ok(Some(value));
-            }
-        }
-        Ok(None)
     }
 }
