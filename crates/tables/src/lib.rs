@@ -11,6 +11,7 @@
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
 //! | `simple` | `inline:`, `static:`, `environ:`, `fail:` |
 //! | `accounts` | `unix:`, the accounts of the machine |
+//! | [`socketmap`], [`tcp_table`] | the two protocols that tables are served by |
 //! | `lists` | [`MatchList`] (domains) and [`CidrList`] (networks) |
 //! | `parameters` | a table's settings, from its file or from main.cf |
 
@@ -24,8 +25,10 @@ mod option_file;
 mod parameters;
 mod pattern;
 mod simple;
+pub mod socketmap;
 mod spec;
 mod sql;
+pub mod tcp_table;
 mod text;
 
 pub use cidr::Network;
