@@ -5,7 +5,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `open` | [`Tables`], [`Table`], [`TableList`]: from `type:name` to a table |
+//! | `open` | [`Tables`]: from `type:name` to a table |
+//! | `table` | [`Table`], [`TableList`]: the lookups |
 //! | `sql` | what `mysql:`, `pgsql:` and `sqlite:` share: templates, filters, limits, pool, failover; below it the three drivers |
 //! | `text` | `hash:`, `btree:`, `texthash:`, read from their source text |
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
@@ -14,6 +15,7 @@
 //! | [`socketmap`], [`tcp_table`] | the two protocols that tables are served by |
 //! | `lists` | [`MatchList`] (domains) and [`CidrList`] (networks) |
 //! | `parameters` | a table's settings, from its file or from main.cf |
+//! | `statistics` | what was looked up, counted |
 
 mod accounts;
 mod cidr;
@@ -28,14 +30,18 @@ mod simple;
 pub mod socketmap;
 mod spec;
 mod sql;
+mod statistics;
+mod table;
 pub mod tcp_table;
 mod text;
 
 pub use cidr::Network;
 pub use error::{ErrorKind, TableError};
 pub use lists::{Check, CidrList, MatchList};
-pub use open::{Open, Table, TableList, Tables};
+pub use open::{Open, Tables};
 pub use spec::{TYPES, split_specs};
+pub use statistics::{LATENCY_BOUNDS, Latency, PoolStatistics, Statistics, TableStatistics};
+pub use table::{Table, TableList};
 pub use text::{SourceProblem, TextTable};
 
 /// Found (`Some`, possibly empty), not found (`None`), or failed.

@@ -7,7 +7,8 @@ use std::pin::Pin;
 
 use crate::cidr::Network;
 use crate::error::{ErrorKind, TableError, os_text};
-use crate::open::{Table, Tables, boxed};
+use crate::open::Tables;
+use crate::table::{Table, boxed};
 use crate::{lines, spec};
 
 /// How names are compared with the elements.

@@ -1,22 +1,22 @@
-//! From `type:name` to a table, and lists of tables.
+//! From `type:name` to a table: what is open, and what a type's name and settings mean.
 
-use std::collections::{BTreeSet, HashMap};
-use std::future::Future;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use config::Config;
 
 use crate::accounts::Accounts;
 use crate::cidr::CidrTable;
-use crate::error::{ErrorKind, TableError};
+use crate::error::TableError;
 use crate::lists::{CidrList, MatchList};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
 use crate::sql::{Engine as SqlEngine, Pool, SqlTable, Target};
+use crate::statistics::{Counters, Statistics};
+use crate::table::{Engine, Fold, Table, TableList};
 use crate::text::TextTable;
-use crate::{Answer, simple, spec};
+use crate::{simple, spec};
 
 /// Opens tables by `type:name`. Clones share what is open: a table that is named twice is read
 /// once, and tables that name the same server, user and database share its connections.
@@ -31,6 +31,7 @@ struct Shared {
     open: Mutex<HashMap<(String, Open), Table>>,
     files: Mutex<BTreeSet<PathBuf>>,
     pools: Mutex<HashMap<Target, Arc<Pool>>>,
+    counters: Mutex<BTreeMap<String, Arc<Counters>>>,
     proxied: OnceLock<BTreeSet<String>>,
 }
 
@@ -60,6 +61,7 @@ impl Tables {
                 open: Mutex::default(),
                 files: Mutex::default(),
                 pools: Mutex::default(),
+                counters: Mutex::default(),
                 proxied: OnceLock::new(),
             }),
         }
@@ -82,13 +84,9 @@ impl Tables {
         if let Some(table) = lock().get(&known) {
             return Ok(table.clone());
         }
-        let table = Table {
-            inner: Arc::new(Inner {
-                spec: spec.to_string(),
-                fold: if how.fold { self.folding() } else { Fold::No },
-                engine: self.engine(spec, how)?,
-            }),
-        };
+        let fold = if how.fold { self.folding() } else { Fold::No };
+        let engine = self.engine(spec, how)?;
+        let table = Table::new(spec, fold, engine, self.counters(spec));
         lock().insert(known, table.clone());
         Ok(table)
     }
@@ -99,7 +97,7 @@ impl Tables {
             .iter()
             .map(|spec| self.open(spec))
             .collect::<Result<_, _>>()?;
-        Ok(TableList { tables })
+        Ok(TableList::new(tables))
     }
 
     /// Opens a list as the running mail system does: a table that cannot be opened is reported
@@ -109,20 +107,14 @@ impl Tables {
             .iter()
             .map(|spec| self.open_lenient(spec))
             .collect();
-        TableList { tables }
+        TableList::new(tables)
     }
 
     /// Opens one table as [`Tables::open_list_lenient`] does.
     pub fn open_lenient(&self, spec: &str) -> Table {
         self.open(spec).unwrap_or_else(|error| {
             tracing::warn!("{spec} is unavailable. {error}");
-            Table {
-                inner: Arc::new(Inner {
-                    spec: spec.to_string(),
-                    fold: Fold::No,
-                    engine: Engine::Broken(error),
-                }),
-            }
+            Table::new(spec, Fold::No, Engine::Broken(error), self.counters(spec))
         })
     }
 
@@ -153,6 +145,30 @@ impl Tables {
             .iter()
             .cloned()
             .collect()
+    }
+
+    /// What was looked up so far, and how the connections to the databases stand.
+    pub fn statistics(&self) -> Statistics {
+        let counters = self.shared.counters.lock();
+        let tables = counters
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|(spec, counters)| counters.read(spec))
+            .collect();
+        let pools = self.shared.pools.lock();
+        let mut pools: Vec<_> = pools
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(|pool| pool.statistics())
+            .collect();
+        pools.sort();
+        Statistics { tables, pools }
+    }
+
+    fn counters(&self, spec: &str) -> Arc<Counters> {
+        let counters = self.shared.counters.lock();
+        let mut counters = counters.unwrap_or_else(PoisonError::into_inner);
+        counters.entry(spec.to_string()).or_default().clone()
     }
 
     pub(crate) fn note_file(&self, path: impl Into<PathBuf>) {
@@ -308,200 +324,5 @@ impl Tables {
             spec::split_specs(&text).into_iter().collect()
         });
         allowed.contains(full)
-    }
-}
-
-/// How keys are folded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fold {
-    No,
-    Ascii,
-    Unicode,
-}
-
-/// An open table. Clones share it.
-#[derive(Clone)]
-pub struct Table {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    spec: String,
-    fold: Fold,
-    engine: Engine,
-}
-
-enum Engine {
-    Sql(Box<SqlTable>),
-    Text(TextTable),
-    Inline(HashMap<String, String>),
-    Static(String),
-    Fail,
-    Environment,
-    Accounts(Accounts),
-    Pattern(PatternTable),
-    Cidr(CidrTable),
-    Union(Vec<Table>),
-    Pipe(Vec<Table>),
-    Random(Vec<String>),
-    Proxied(Table),
-    Broken(TableError),
-}
-
-impl std::fmt::Debug for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Table").field(&self.inner.spec).finish()
-    }
-}
-
-impl Table {
-    /// The table as it was named, `type:name`.
-    pub fn spec(&self) -> &str {
-        &self.inner.spec
-    }
-
-    /// A table of patterns (regexp, pcre, cidr): it is asked for whole addresses only, not for the
-    /// parts of one.
-    pub fn is_pattern(&self) -> bool {
-        matches!(self.inner.engine, Engine::Pattern(_) | Engine::Cidr(_))
-    }
-
-    /// Looks up a key as given; the table folds it.
-    pub async fn lookup(&self, key: &str) -> Answer {
-        match &self.inner.engine {
-            Engine::Sql(table) => match self.inner.fold {
-                Fold::Unicode => table.lookup(&mail::fold(key)).await,
-                Fold::Ascii => table.lookup(&key.to_ascii_lowercase()).await,
-                Fold::No => table.lookup(key).await,
-            },
-            Engine::Union(tables) => union(tables, key).await,
-            Engine::Pipe(tables) => pipe(tables, key).await,
-            Engine::Proxied(table) => boxed(table, key).await.map_err(|error| self.failed(error)),
-            _ => self.lookup_in_memory(key),
-        }
-    }
-
-    /// Looks up a key that may not be UTF-8: such a key is reported and not found.
-    pub async fn lookup_bytes(&self, key: &[u8]) -> Answer {
-        match std::str::from_utf8(key) {
-            Ok(key) => self.lookup(key).await,
-            Err(_) => {
-                if self.inner.fold != Fold::Ascii {
-                    let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
-                    let spec = self.spec();
-                    tracing::warn!(
-                        "{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint"
-                    );
-                }
-                Ok(None)
-            }
-        }
-    }
-
-    /// The entries of a table that is kept in memory, for `postmap -s`; `None` for the others.
-    pub fn entries(&self) -> Option<Vec<(String, String)>> {
-        match &self.inner.engine {
-            Engine::Text(table) => Some(
-                table
-                    .iter()
-                    .map(|(k, v)| (k.to_string(), v.to_string()))
-                    .collect(),
-            ),
-            Engine::Inline(table) => {
-                let mut entries: Vec<_> =
-                    table.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-                entries.sort();
-                Some(entries)
-            }
-            Engine::Proxied(table) => table.entries(),
-            _ => None,
-        }
-    }
-
-    fn lookup_in_memory(&self, key: &str) -> Answer {
-        let folded = || match self.inner.fold {
-            Fold::No => key.into(),
-            Fold::Ascii => key.to_ascii_lowercase().into(),
-            Fold::Unicode => mail::fold(key),
-        };
-        Ok(match &self.inner.engine {
-            Engine::Text(table) => table.get(&folded()).map(str::to_string),
-            Engine::Inline(table) => table.get(&*folded()).cloned(),
-            Engine::Static(value) => Some(value.clone()),
-            Engine::Environment => std::env::var(&*folded()).ok(),
-            Engine::Accounts(accounts) => return accounts.lookup(self.spec(), &folded()),
-            Engine::Pattern(table) => table.lookup(key),
-            Engine::Cidr(table) => table.lookup(key),
-            Engine::Random(values) => values.get(fastrand::usize(..values.len())).cloned(),
-            Engine::Broken(error) => return Err(self.failed(error.clone())),
-            Engine::Fail => {
-                let text = format!("table {}: query error: Application error", self.spec());
-                return Err(TableError::new(ErrorKind::Table, self.spec(), text));
-            }
-            // The callers have dealt with these.
-            Engine::Sql(_) | Engine::Union(_) | Engine::Pipe(_) | Engine::Proxied(_) => None,
-        })
-    }
-
-    fn failed(&self, error: TableError) -> TableError {
-        let text = format!("table {}: query error: {error}", self.spec());
-        TableError::new(error.kind(), self.spec(), text)
-    }
-}
-
-/// A lookup that may contain another one of its own kind.
-pub(crate) fn boxed<'a>(
-    table: &'a Table,
-    key: &'a str,
-) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
-    Box::pin(table.lookup(key))
-}
-
-/// `unionmap:`: all answers, joined by commas.
-async fn union(tables: &[Table], key: &str) -> Answer {
-    let mut values = Vec::new();
-    for table in tables {
-        values.extend(boxed(table, key).await?);
-    }
-    Ok((!values.is_empty()).then(|| values.join(",")))
-}
-
-/// `pipemap:`: each answer is the key for the next table.
-async fn pipe(tables: &[Table], key: &str) -> Answer {
-    let mut value = key.to_string();
-    for table in tables {
-        match boxed(table, &value).await? {
-            Some(next) => value = next,
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(value))
-}
-
-/// Tables that are asked in turn.
-#[derive(Debug, Clone, Default)]
-pub struct TableList {
-    tables: Vec<Table>,
-}
-
-impl TableList {
-    /// The tables, in the order in which they are asked.
-    pub fn tables(&self) -> &[Table] {
-        &self.tables
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
-    }
-
-    /// The first answer. A table that fails ends the search: what it knows might have come first.
-    pub async fn lookup(&self, key: &str) -> Answer {
-        for table in &self.tables {
-            if let Some(value) = table.lookup(key).await? {
-                return Ok(Some(value));
-            }
-        }
-        Ok(None)
     }
 }

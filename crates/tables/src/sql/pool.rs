@@ -5,7 +5,8 @@
 //! are down the next lookup still tries, at most once a second.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -16,6 +17,7 @@ use super::template::Query;
 use super::wire::Wire;
 use super::{Engine, Failure, mysql, pgsql};
 use crate::error::ErrorKind;
+use crate::statistics::PoolStatistics;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -77,9 +79,30 @@ pub(crate) struct Job<'a> {
     pub require_result_set: bool,
 }
 
-enum Connection {
+enum Session {
     MySql(Box<mysql::Connection>),
     PgSql(Box<pgsql::Connection>),
+}
+
+struct Connection {
+    session: Session,
+    _counted: Counted,
+}
+
+/// Counts while it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(counter: &Arc<AtomicUsize>) -> Counted {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(counter))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Idle {
@@ -90,7 +113,11 @@ struct Idle {
 
 pub(crate) struct Pool {
     target: Target,
+    limit: usize,
     permits: Semaphore,
+    /// Connections that are open, and lookups that wait for one.
+    open: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
     idle: Mutex<Vec<Idle>>,
     /// When the last attempt failed, host by host.
     failed: Mutex<Vec<Option<Instant>>>,
@@ -99,7 +126,10 @@ pub(crate) struct Pool {
 impl Pool {
     pub fn new(target: Target, connections: usize) -> Pool {
         Pool {
+            limit: connections,
             permits: Semaphore::new(connections),
+            open: Arc::default(),
+            waiting: Arc::default(),
             idle: Mutex::default(),
             failed: Mutex::new(vec![None; target.hosts.len()]),
             target,
@@ -108,8 +138,10 @@ impl Pool {
 
     /// Runs the statement on a connection of the pool. Waits in turn when all are in use.
     pub async fn run(&self, job: &Job<'_>) -> Result<Rows, Failure> {
-        let waiting = timeout(QUEUE_TIMEOUT, self.permits.acquire()).await;
-        let Ok(Ok(_permit)) = waiting else {
+        let waiting = Counted::new(&self.waiting);
+        let permit = timeout(QUEUE_TIMEOUT, self.permits.acquire()).await;
+        drop(waiting);
+        let Ok(Ok(_permit)) = permit else {
             tracing::warn!(
                 "{}: no database connection became free in {} s",
                 job.spec,
@@ -137,6 +169,22 @@ impl Pool {
             }
         }
         Err(Failure::Logged(ErrorKind::Environment))
+    }
+
+    /// How the connections stand at this moment.
+    pub fn statistics(&self) -> PoolStatistics {
+        let hosts = self.target.hosts.iter().map(|host| host.shown.as_str());
+        let login = &self.target.login;
+        PoolStatistics {
+            engine: self.target.engine.name(),
+            hosts: hosts.collect::<Vec<_>>().join(" "),
+            user: login.user.clone(),
+            dbname: login.dbname.clone(),
+            limit: self.limit,
+            open: self.open.load(Ordering::Relaxed),
+            in_use: self.limit - self.permits.available_permits(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
     }
 
     fn finish(
@@ -234,9 +282,12 @@ impl Pool {
         let outcome = attempt
             .unwrap_or_else(|_| Err(format!("timeout after {} s", CONNECT_TIMEOUT.as_secs())));
         match outcome {
-            Ok(connection) => {
+            Ok(session) => {
                 self.set_failed(host, None);
-                Some(connection)
+                Some(Connection {
+                    session,
+                    _counted: Counted::new(&self.open),
+                })
             }
             Err(text) => {
                 let engine = self.target.engine.name();
@@ -250,13 +301,13 @@ impl Pool {
 
 async fn query(connection: &mut Connection, job: &Job<'_>) -> Result<Rows, QueryError> {
     let running = async {
-        match connection {
-            Connection::MySql(session) => {
+        match &mut connection.session {
+            Session::MySql(session) => {
                 session
                     .query(job.query, job.key, job.require_result_set)
                     .await
             }
-            Connection::PgSql(session) => session.query(job.query, job.key).await,
+            Session::PgSql(session) => session.query(job.query, job.key).await,
         }
     };
     match timeout(QUERY_TIMEOUT, running).await {
@@ -268,7 +319,7 @@ async fn query(connection: &mut Connection, job: &Job<'_>) -> Result<Rows, Query
     }
 }
 
-async fn open(engine: Engine, place: &Place, login: &Login) -> Result<Connection, String> {
+async fn open(engine: Engine, place: &Place, login: &Login) -> Result<Session, String> {
     let wire = match place {
         Place::Tcp(host, port) => Wire::tcp(host, *port).await,
         Place::Unix(path) => Wire::unix(path).await,
@@ -281,11 +332,11 @@ async fn open(engine: Engine, place: &Place, login: &Login) -> Result<Connection
             let session = pgsql::Connection::login(wire, login)
                 .await
                 .map_err(|text| format!("{where_to}: {text}"))?;
-            Ok(Connection::PgSql(Box::new(session)))
+            Ok(Session::PgSql(Box::new(session)))
         }
         _ => {
             let wire = wire.map_err(|error| mysql_connect_text(place, &error))?;
-            Ok(Connection::MySql(Box::new(
+            Ok(Session::MySql(Box::new(
                 mysql::Connection::login(wire, login).await?,
             )))
         }

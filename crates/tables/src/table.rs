@@ -1,0 +1,238 @@
+//! An open table and its lookups, and lists of tables that are asked in turn.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::Answer;
+use crate::accounts::Accounts;
+use crate::cidr::CidrTable;
+use crate::error::{ErrorKind, TableError};
+use crate::pattern::PatternTable;
+use crate::sql::SqlTable;
+use crate::statistics::Counters;
+use crate::text::TextTable;
+
+/// How keys are folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fold {
+    No,
+    Ascii,
+    Unicode,
+}
+
+/// An open table. Clones share it.
+#[derive(Clone)]
+pub struct Table {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    spec: String,
+    fold: Fold,
+    engine: Engine,
+    counters: Arc<Counters>,
+}
+
+pub(crate) enum Engine {
+    Sql(Box<SqlTable>),
+    Text(TextTable),
+    Inline(HashMap<String, String>),
+    Static(String),
+    Fail,
+    Environment,
+    Accounts(Accounts),
+    Pattern(PatternTable),
+    Cidr(CidrTable),
+    Union(Vec<Table>),
+    Pipe(Vec<Table>),
+    Random(Vec<String>),
+    Proxied(Table),
+    Broken(TableError),
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Table").field(&self.inner.spec).finish()
+    }
+}
+
+impl Table {
+    pub(crate) fn new(spec: &str, fold: Fold, engine: Engine, counters: Arc<Counters>) -> Table {
+        let inner = Inner {
+            spec: spec.to_string(),
+            fold,
+            engine,
+            counters,
+        };
+        Table {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The table as it was named, `type:name`.
+    pub fn spec(&self) -> &str {
+        &self.inner.spec
+    }
+
+    /// A table of patterns (regexp, pcre, cidr): it is asked for whole addresses only, not for the
+    /// parts of one.
+    pub fn is_pattern(&self) -> bool {
+        matches!(self.inner.engine, Engine::Pattern(_) | Engine::Cidr(_))
+    }
+
+    /// Looks up a key as given; the table folds it.
+    pub async fn lookup(&self, key: &str) -> Answer {
+        if let Engine::Proxied(table) = &self.inner.engine {
+            let answer = boxed(table, key).await;
+            return answer.map_err(|error| self.failed(error));
+        }
+        let start = Instant::now();
+        let answer = self.ask(key).await;
+        self.inner.counters.lookup(&answer, start.elapsed());
+        answer
+    }
+
+    async fn ask(&self, key: &str) -> Answer {
+        match &self.inner.engine {
+            Engine::Sql(table) => match self.inner.fold {
+                Fold::Unicode => table.lookup(&mail::fold(key)).await,
+                Fold::Ascii => table.lookup(&key.to_ascii_lowercase()).await,
+                Fold::No => table.lookup(key).await,
+            },
+            Engine::Union(tables) => union(tables, key).await,
+            Engine::Pipe(tables) => pipe(tables, key).await,
+            _ => self.lookup_in_memory(key),
+        }
+    }
+
+    /// Looks up a key that may not be UTF-8: such a key is reported and not found.
+    pub async fn lookup_bytes(&self, key: &[u8]) -> Answer {
+        match std::str::from_utf8(key) {
+            Ok(key) => self.lookup(key).await,
+            Err(_) => {
+                if self.inner.fold != Fold::Ascii {
+                    let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
+                    let spec = self.spec();
+                    tracing::warn!(
+                        "{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint"
+                    );
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The entries of a table that is kept in memory, for `postmap -s`; `None` for the others.
+    pub fn entries(&self) -> Option<Vec<(String, String)>> {
+        match &self.inner.engine {
+            Engine::Text(table) => Some(
+                table
+                    .iter()
+                    .map(|(k, v)| (k.to_string(), v.to_string()))
+                    .collect(),
+            ),
+            Engine::Inline(table) => {
+                let mut entries: Vec<_> =
+                    table.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+                entries.sort();
+                Some(entries)
+            }
+            Engine::Proxied(table) => table.entries(),
+            _ => None,
+        }
+    }
+
+    fn lookup_in_memory(&self, key: &str) -> Answer {
+        let folded = || match self.inner.fold {
+            Fold::No => key.into(),
+            Fold::Ascii => key.to_ascii_lowercase().into(),
+            Fold::Unicode => mail::fold(key),
+        };
+        Ok(match &self.inner.engine {
+            Engine::Text(table) => table.get(&folded()).map(str::to_string),
+            Engine::Inline(table) => table.get(&*folded()).cloned(),
+            Engine::Static(value) => Some(value.clone()),
+            Engine::Environment => std::env::var(&*folded()).ok(),
+            Engine::Accounts(accounts) => return accounts.lookup(self.spec(), &folded()),
+            Engine::Pattern(table) => table.lookup(key),
+            Engine::Cidr(table) => table.lookup(key),
+            Engine::Random(values) => values.get(fastrand::usize(..values.len())).cloned(),
+            Engine::Broken(error) => return Err(self.failed(error.clone())),
+            Engine::Fail => {
+                let text = format!("table {}: query error: Application error", self.spec());
+                return Err(TableError::new(ErrorKind::Table, self.spec(), text));
+            }
+            // The callers have dealt with these.
+            Engine::Sql(_) | Engine::Union(_) | Engine::Pipe(_) | Engine::Proxied(_) => None,
+        })
+    }
+
+    fn failed(&self, error: TableError) -> TableError {
+        let text = format!("table {}: query error: {error}", self.spec());
+        TableError::new(error.kind(), self.spec(), text)
+    }
+}
+
+/// A lookup that may contain another one of its own kind.
+pub(crate) fn boxed<'a>(
+    table: &'a Table,
+    key: &'a str,
+) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
+    Box::pin(table.lookup(key))
+}
+
+/// `unionmap:`: all answers, joined by commas.
+async fn union(tables: &[Table], key: &str) -> Answer {
+    let mut values = Vec::new();
+    for table in tables {
+        values.extend(boxed(table, key).await?);
+    }
+    Ok((!values.is_empty()).then(|| values.join(",")))
+}
+
+/// `pipemap:`: each answer is the key for the next table.
+async fn pipe(tables: &[Table], key: &str) -> Answer {
+    let mut value = key.to_string();
+    for table in tables {
+        match boxed(table, &value).await? {
+            Some(next) => value = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(value))
+}
+
+/// Tables that are asked in turn.
+#[derive(Debug, Clone, Default)]
+pub struct TableList {
+    tables: Vec<Table>,
+}
+
+impl TableList {
+    pub(crate) fn new(tables: Vec<Table>) -> TableList {
+        TableList { tables }
+    }
+
+    /// The tables, in the order in which they are asked.
+    pub fn tables(&self) -> &[Table] {
+        &self.tables
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// The first answer. A table that fails ends the search: what it knows might have come first.
+    pub async fn lookup(&self, key: &str) -> Answer {
+        for table in &self.tables {
+            if let Some(value) = table.lookup(key).await? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+}
