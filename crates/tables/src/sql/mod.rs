@@ -1,6 +1,9 @@
 //! What `mysql:`, `pgsql:` and `sqlite:` have in common: the parameters, the domain filter, the
 //! statement, and how rows become a value. The drivers connect, quote and run.
 
+mod auth;
+mod connect;
+mod conninfo;
 mod hosts;
 mod mysql;
 mod pgsql;
@@ -10,6 +13,7 @@ mod rows;
 mod settings;
 mod sqlite;
 mod template;
+mod tls;
 mod wire;
 
 use std::sync::Arc;

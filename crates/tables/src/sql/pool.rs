@@ -4,20 +4,20 @@
 //! Unlike Postfix, a statement that the server rejects takes no host out of use, and when all hosts
 //! are down the next lookup still tries, at most once a second.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::connect::{self, Connection};
 use super::rows::Rows;
 use super::template::Query;
-use super::wire::Wire;
-use super::{Engine, Failure, mysql, pgsql};
+use super::tls::Tls;
+use super::{Engine, Failure};
 use crate::error::ErrorKind;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a lookup waits for a connection that others hold.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,6 +32,11 @@ pub(crate) struct Login {
     pub dbname: String,
     /// The session's character set; empty for the driver's own.
     pub charset: String,
+    pub tls: Tls,
+    /// PostgreSQL: further settings of the session. MySQL: statements to begin it with, the name left empty.
+    pub session: Vec<(String, String)>,
+    /// Where it is to be shorter than usual.
+    pub connect_timeout: Option<Duration>,
 }
 
 /// A server.
@@ -48,6 +53,15 @@ pub(crate) struct Host {
 pub(crate) enum Place {
     Tcp(String, u16),
     Unix(PathBuf),
+}
+
+impl Place {
+    pub fn shown(&self) -> String {
+        match self {
+            Place::Tcp(host, port) => format!("{host}:{port}"),
+            Place::Unix(path) => path.display().to_string(),
+        }
+    }
 }
 
 /// What makes two tables share a pool.
@@ -75,11 +89,6 @@ pub(crate) struct Job<'a> {
     pub query: &'a Query,
     pub key: &'a str,
     pub require_result_set: bool,
-}
-
-enum Connection {
-    MySql(Box<mysql::Connection>),
-    PgSql(Box<pgsql::Connection>),
 }
 
 struct Idle {
@@ -226,13 +235,7 @@ impl Pool {
     async fn connect(&self, host: usize) -> Option<Connection> {
         let server = &self.target.hosts[host];
         let login = server.login.as_ref().unwrap_or(&self.target.login);
-        let attempt = timeout(
-            CONNECT_TIMEOUT,
-            open(self.target.engine, &server.place, login),
-        )
-        .await;
-        let outcome = attempt
-            .unwrap_or_else(|_| Err(format!("timeout after {} s", CONNECT_TIMEOUT.as_secs())));
+        let outcome = connect::open(self.target.engine, server, login).await;
         match outcome {
             Ok(connection) => {
                 self.set_failed(host, None);
@@ -265,56 +268,5 @@ async fn query(connection: &mut Connection, job: &Job<'_>) -> Result<Rows, Query
             "no answer in {} s",
             QUERY_TIMEOUT.as_secs()
         ))),
-    }
-}
-
-async fn open(engine: Engine, place: &Place, login: &Login) -> Result<Connection, String> {
-    let wire = match place {
-        Place::Tcp(host, port) => Wire::tcp(host, *port).await,
-        Place::Unix(path) => Wire::unix(path).await,
-    };
-    match engine {
-        Engine::PgSql => {
-            let where_to = pgsql_place(place);
-            let wire =
-                wire.map_err(|error| format!("{where_to}: {}", crate::error::os_text(&error)))?;
-            let session = pgsql::Connection::login(wire, login)
-                .await
-                .map_err(|text| format!("{where_to}: {text}"))?;
-            Ok(Connection::PgSql(Box::new(session)))
-        }
-        _ => {
-            let wire = wire.map_err(|error| mysql_connect_text(place, &error))?;
-            Ok(Connection::MySql(Box::new(
-                mysql::Connection::login(wire, login).await?,
-            )))
-        }
-    }
-}
-
-fn pgsql_place(place: &Place) -> String {
-    match place {
-        Place::Tcp(host, port) => format!("connection to server at \"{host}\", port {port} failed"),
-        Place::Unix(path) => format!(
-            "connection to server on socket \"{}\" failed",
-            path.display()
-        ),
-    }
-}
-
-fn mysql_connect_text(place: &Place, error: &std::io::Error) -> String {
-    let number = error.raw_os_error().unwrap_or(-2);
-    let socket = |path: &Path| {
-        format!(
-            "Can't connect to local server through socket '{}' ({number})",
-            path.display()
-        )
-    };
-    match place {
-        Place::Unix(path) => socket(path),
-        Place::Tcp(host, _) if error.raw_os_error().is_none() => {
-            format!("Unknown server host '{host}' ({number})")
-        }
-        Place::Tcp(host, _) => format!("Can't connect to server on '{host}' ({number})"),
     }
 }
