@@ -16,9 +16,11 @@ use tokio_rustls::rustls;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, SupportedProtocolVersion};
 
 use super::Engine;
+use certificate::Certificate;
 pub(super) use certificate::rsa_numbers;
 use verifier::Verifier;
 
@@ -156,11 +158,10 @@ impl Tls {
             self.key_file.as_ref().or(self.cert_file.as_ref()),
         );
         let config = match (cert, key) {
-            (Some(cert), Some(key)) => builder
-                .with_client_auth_cert(certificates(cert)?, private_key(key)?)
-                .map_err(|error| {
-                    format!("{key} is not the key of the certificate in {cert}: {error}")
-                })?,
+            (Some(cert), Some(key)) => {
+                let own = own_certificate(cert, key, builder.crypto_provider())?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
+            }
             _ => builder.with_no_client_auth(),
         };
         Ok(Arc::new(config))
@@ -283,8 +284,8 @@ impl Tls {
 
 /// rustls gives `DnsName("a.example")`, `IpAddress(…)`.
 fn presented_names(presented: &[String]) -> String {
-    let bare = |name: &String| match name.split_once("(\"") {
-        Some((_, rest)) => rest.trim_end_matches("\")").to_string(),
+    let bare = |name: &String| match name.split_once('(') {
+        Some((_, rest)) => rest.trim_matches(['"', ')']).to_string(),
         None => name.clone(),
     };
     let names: Vec<String> = presented.iter().map(bare).collect();
@@ -309,6 +310,29 @@ fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
         Ok(found) => Ok(found),
         Err(error) => Err(pem_problem(file, &error)),
     }
+}
+
+/// The client's certificate. One of version 1 is good too, which rustls' own check of the pair does not read.
+fn own_certificate(
+    cert: &str,
+    key: &str,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, String> {
+    let chain = certificates(cert)?;
+    let signer = provider
+        .key_provider
+        .load_private_key(private_key(key)?)
+        .map_err(|error| format!("the private key in {key} cannot be used: {error}"))?;
+    let in_certificate = chain.first().and_then(|first| Certificate::parse(first));
+    let of_key = signer.public_key();
+    if let (Some(certificate), Some(of_key)) = (in_certificate, of_key)
+        && certificate.key_info != of_key.as_ref()
+    {
+        return Err(format!(
+            "the private key in {key} is not the one of the certificate in {cert}"
+        ));
+    }
+    Ok(CertifiedKey::new(chain, signer))
 }
 
 fn private_key(file: &str) -> Result<PrivateKeyDer<'static>, String> {
