@@ -7,6 +7,7 @@
 //! No crate of ours is used here, so that every one of them can use this one.
 
 pub mod account;
+pub mod authority;
 pub mod corpus;
 pub mod dovecot;
 pub mod imap;
@@ -24,13 +25,14 @@ pub mod tempdir;
 pub mod wait;
 
 pub use account::{Account, account, vmail};
+pub use authority::{Authority, Certificate};
 pub use dovecot::{Dovecot, DovecotOptions};
 pub use imap::Imap;
 pub use ispmail::IspMail;
 pub use mariadb::{MariaDb, MariaDbOptions};
 pub use port::{dead_port, free_port};
 pub use postfix::{MailServer, Postfix, queue_id};
-pub use postgres::Postgres;
+pub use postgres::{Postgres, PostgresOptions};
 pub use program::{installed, peers, require};
 pub use site::Site;
 pub use smtp::{Smtp, send_mail, swaks};

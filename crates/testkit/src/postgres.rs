@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::process::{Process, run, run_with_input};
-use crate::{TempDir, account, free_port, require, tempdir};
+use crate::{Certificate, TempDir, account, free_port, require, tempdir};
 
 /// The superuser's name; his password is [`ADMIN_PASSWORD`].
 pub const ADMIN: &str = "postgres";
@@ -21,12 +21,26 @@ pub struct Postgres {
     pub port: u16,
     /// Holds `.s.PGSQL.PORT`.
     pub socket_dir: PathBuf,
+    options: PostgresOptions,
     process: Option<Process>,
     dir: TempDir,
 }
 
+/// What the server is started with; `Default` is a plain server without TLS.
+#[derive(Clone, Debug, Default)]
+pub struct PostgresOptions {
+    /// The server's certificate, and the CA for those of clients.
+    pub tls: Option<(Certificate, PathBuf)>,
+    /// The lines of pg_hba.conf that come first.
+    pub hba: String,
+}
+
 impl Postgres {
     pub fn start() -> Postgres {
+        Postgres::with(PostgresOptions::default())
+    }
+
+    pub fn with(options: PostgresOptions) -> Postgres {
         require("psql");
         let dir = TempDir::new();
         tempdir::copy_tree(&template(), &dir.join("data"));
@@ -37,9 +51,25 @@ impl Postgres {
             .join(".s.PGSQL.5432");
         std::os::unix::fs::symlink(socket_dir.join(format!(".s.PGSQL.{port}")), standard)
             .expect("the folder is new");
+        if let Some((certificate, ca)) = &options.tls {
+            for (from, name) in [
+                (&certificate.cert, "server.crt"),
+                (&certificate.key, "server.key"),
+                (ca, "ca.crt"),
+            ] {
+                let to = dir.join("data").join(name);
+                std::fs::copy(from, &to).unwrap_or_else(|error| panic!("{name}: {error}"));
+                tempdir::own(&to, &account("postgres"));
+                tempdir::set_mode(&to, 0o600);
+            }
+        }
+        let hba = dir.join("data/pg_hba.conf");
+        let usual = std::fs::read_to_string(&hba).expect("initdb made it");
+        std::fs::write(&hba, format!("{}\n{usual}", options.hba)).expect("the folder is ours");
         let mut server = Postgres {
             port,
             socket_dir,
+            options,
             process: None,
             dir,
         };
@@ -70,6 +100,9 @@ impl Postgres {
             "shared_buffers=32MB",
         ] {
             command.args(["-c", setting]);
+        }
+        if self.options.tls.is_some() {
+            command.args(["-c", "ssl=on", "-c", "ssl_ca_file=ca.crt"]);
         }
         account("postgres").apply(&mut command);
         command.current_dir("/");

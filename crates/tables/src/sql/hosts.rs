@@ -3,22 +3,26 @@
 use std::path::PathBuf;
 
 use super::Engine;
-use super::pool::{Host, Login, Place};
+use super::conninfo::{self, ConnInfo};
+use super::pool::{Host, Place};
 
 const MYSQL_SOCKET: &str = "/run/mysqld/mysqld.sock";
 
-/// What stands for `localhost` and a missing port, from the option file where there is one.
+/// What stands for `localhost` and a missing port, from the option file or from PostgreSQL's `dbname`.
+#[derive(Default)]
 pub(crate) struct Defaults {
+    /// Takes the place of every unix socket, as in MariaDB's library.
+    pub host: Option<String>,
     pub socket: Option<String>,
     pub port: Option<u16>,
+    /// The table's `encoding`, which counts for URIs too.
+    pub charset: String,
 }
 
 /// Reads one element of `hosts`.
 pub(crate) fn parse(text: &str, engine: Engine, defaults: &Defaults) -> Result<Host, String> {
-    if engine == Engine::PgSql
-        && (text.starts_with("postgresql://") || text.starts_with("postgres://"))
-    {
-        return uri(text);
+    if engine == Engine::PgSql && conninfo::is_uri(text) {
+        return uri(text, &defaults.charset);
     }
     let host = |place, shown: &str| Host {
         shown: shown.to_string(),
@@ -27,9 +31,15 @@ pub(crate) fn parse(text: &str, engine: Engine, defaults: &Defaults) -> Result<H
     };
     let folder = (engine == Engine::PgSql && text.starts_with('/')).then_some(text);
     if let Some(path) = text.strip_prefix("unix:").or(folder) {
+        if let Some(place) = defaults.instead_of_socket() {
+            return Ok(host(place, path));
+        }
         let place = match engine {
             // libpq takes the folder.
-            Engine::PgSql => PathBuf::from(path).join(".s.PGSQL.5432"),
+            Engine::PgSql => {
+                let port = defaults.port.unwrap_or(5432);
+                PathBuf::from(path).join(format!(".s.PGSQL.{port}"))
+            }
             _ => PathBuf::from(path),
         };
         let shown = if engine == Engine::PgSql { text } else { path };
@@ -38,6 +48,9 @@ pub(crate) fn parse(text: &str, engine: Engine, defaults: &Defaults) -> Result<H
     let inet = text.strip_prefix("inet:").unwrap_or(text);
     let (name, port) = split_port(inet);
     if engine == Engine::MySql && name.eq_ignore_ascii_case("localhost") {
+        if let Some(place) = defaults.instead_of_socket() {
+            return Ok(host(place, inet));
+        }
         let socket = defaults.socket.as_deref().unwrap_or(MYSQL_SOCKET);
         return Ok(host(Place::Unix(socket.into()), inet));
     }
@@ -47,6 +60,14 @@ pub(crate) fn parse(text: &str, engine: Engine, defaults: &Defaults) -> Result<H
         Some(port) => port_number(port).ok_or_else(|| format!("unknown service: {port}/tcp"))?,
     };
     Ok(host(Place::Tcp(name.to_string(), port), inet))
+}
+
+impl Defaults {
+    fn instead_of_socket(&self) -> Option<Place> {
+        let host = self.host.as_ref()?;
+        let local = host.eq_ignore_ascii_case("localhost");
+        (!local).then(|| Place::Tcp(host.clone(), self.port.unwrap_or(3306)))
+    }
 }
 
 fn port_number(text: &str) -> Option<u16> {
@@ -69,48 +90,16 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
 }
 
 /// The table's `user`, `password` and `dbname` do not count then, as in Postfix.
-/// `postgresql://user:password@host:port/dbname?host=/socket/folder` (libpq, 34.1.1.2).
-fn uri(text: &str) -> Result<Host, String> {
-    let (_, rest) = text.split_once("://").unwrap_or(("", text));
-    let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, dbname) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, server) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    let mut login = Login::default();
-    let set = |slot: &mut String, value: &str| {
-        if !value.is_empty() {
-            *slot = percent_decoded(value);
-        }
+fn uri(text: &str, charset: &str) -> Result<Host, String> {
+    let shown = shown_uri(text);
+    let read = || {
+        let info = ConnInfo::parse(text)?;
+        Ok((info.place()?, info.login(charset)?))
     };
-    set(&mut login.user, user);
-    set(&mut login.password, password);
-    set(&mut login.dbname, dbname);
-    let (name, port) = split_port(server);
-    let (mut name, mut port) = (percent_decoded(name), port.unwrap_or("5432").to_string());
-    for option in options.split('&') {
-        let (option, value) = option.split_once('=').unwrap_or((option, ""));
-        match option {
-            "host" => set(&mut name, value),
-            "port" => set(&mut port, value),
-            "user" => set(&mut login.user, value),
-            "password" => set(&mut login.password, value),
-            "dbname" => set(&mut login.dbname, value),
-            _ => {}
-        }
-    }
-    let port =
-        port_number(&port).ok_or_else(|| format!("invalid port number in {}", shown_uri(text)))?;
-    let place = match name.as_str() {
-        "" => Place::Unix(PathBuf::from(format!(
-            "/var/run/postgresql/.s.PGSQL.{port}"
-        ))),
-        path if path.starts_with('/') => {
-            Place::Unix(PathBuf::from(format!("{path}/.s.PGSQL.{port}")))
-        }
-        _ => Place::Tcp(name, port),
-    };
+    let (place, login) =
+        read().map_err(|problem: String| format!("connect to pgsql server {shown}: {problem}"))?;
     Ok(Host {
-        shown: shown_uri(text),
+        shown,
         place,
         login: Some(login),
     })
@@ -125,28 +114,6 @@ fn shown_uri(text: &str) -> String {
     }
 }
 
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after
-            .get(..2)
-            .and_then(|two| std::str::from_utf8(two).ok())
-            .and_then(|two| u8::from_str_radix(two, 16).ok());
-        match (byte, hex) {
-            (b'%', Some(value)) => {
-                bytes.push(value);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,10 +122,7 @@ mod tests {
     fn hosts() {
         let tcp = |host: &str, port| Place::Tcp(host.to_string(), port);
         let unix = |path: &str| Place::Unix(path.into());
-        let none = Defaults {
-            socket: None,
-            port: None,
-        };
+        let none = Defaults::default();
         for (engine, text, place) in [
             (Engine::MySql, "127.0.0.1", tcp("127.0.0.1", 3306)),
             (
@@ -195,5 +159,30 @@ mod tests {
             ),
             ("u", "p@x", "db")
         );
+    }
+
+    #[test]
+    fn the_option_file_has_its_say() {
+        let socket = Defaults {
+            socket: Some("/run/other.sock".to_string()),
+            port: Some(3307),
+            ..Defaults::default()
+        };
+        let host = Defaults {
+            host: Some("db.example".to_string()),
+            ..Defaults::default()
+        };
+        for (defaults, text, shown) in [
+            (&socket, "localhost", "/run/other.sock"),
+            (&socket, "127.0.0.1", "127.0.0.1:3307"),
+            (&socket, "127.0.0.1:3308", "127.0.0.1:3308"),
+            (&socket, "unix:/run/x", "/run/x"),
+            (&host, "localhost", "db.example:3306"),
+            (&host, "unix:/run/x", "db.example:3306"),
+            (&host, "127.0.0.1", "127.0.0.1:3306"),
+        ] {
+            let found = parse(text, Engine::MySql, defaults).expect("a host");
+            assert_eq!(found.place.shown(), shown, "{text}");
+        }
     }
 }

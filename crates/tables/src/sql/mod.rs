@@ -1,7 +1,9 @@
 //! What `mysql:`, `pgsql:` and `sqlite:` have in common: the parameters, the domain filter, the
 //! statement, and how rows become a value. The drivers connect, quote and run.
 
+mod auth;
 mod connect;
+mod conninfo;
 mod exchange;
 mod health;
 mod hosts;
@@ -13,6 +15,7 @@ mod rows;
 mod settings;
 mod sqlite;
 mod template;
+mod tls;
 mod wire;
 
 use std::sync::Arc;

@@ -2,23 +2,25 @@
 //! protocol. Why it speaks the protocol itself: `docs/decisions/0002-sql-driver.md`.
 //!
 //! Protocol: <https://mariadb.com/kb/en/clientserver-protocol/>. The session is left as the server
-//! makes it: no `SET` is sent, unless `charset` asks for another character set than utf8mb4.
+//! makes it: no `SET` is sent, unless `charset` asks for another character set than utf8mb4, or the
+//! option file for something with `init-command`.
 
 use std::io;
 
-use sha1::{Digest, Sha1};
-use sha2::Sha256;
-
-use super::pool::{Login, QueryError};
+use super::connect::Deadline;
+use super::pool::{Login, Place, QueryError};
 use super::quotes::Quote;
 use super::rows::Rows;
 use super::template::Query;
+use super::tls::{Verify, When};
 use super::wire::Wire;
+use super::{Engine, auth, connect};
 
 const LONG_PASSWORD: u32 = 1;
 const LONG_FLAG: u32 = 4;
 const CONNECT_WITH_DB: u32 = 8;
 const PROTOCOL_41: u32 = 0x200;
+const SSL: u32 = 0x800;
 const TRANSACTIONS: u32 = 0x2000;
 const SECURE_CONNECTION: u32 = 0x8000;
 const MULTI_RESULTS: u32 = 0x2_0000;
@@ -66,8 +68,14 @@ struct Mode {
 }
 
 impl Connection {
-    /// Logs in over an open stream. The error is the server's text.
-    pub async fn login(wire: Wire, login: &Login) -> Result<Connection, String> {
+    /// Encrypts the open stream where the settings ask for it, and logs in. The error is the server's text, or
+    /// says what to do.
+    pub async fn login(
+        wire: Wire,
+        place: &Place,
+        login: &Login,
+        deadline: Deadline,
+    ) -> Result<Connection, String> {
         let mut connection = Connection {
             wire,
             sequence: 0,
@@ -75,11 +83,31 @@ impl Connection {
             mode: None,
             output: Vec::new(),
         };
-        connection.authenticate(login).await?;
-        if !login.charset.is_empty() && login.charset != "utf8mb4" {
-            connection.set_charset(&login.charset).await?;
-        }
+        let greeting = deadline
+            .within("the greeting", connection.greeting())
+            .await?;
+        let mut connection = connection
+            .encrypted(&greeting, place, login, deadline)
+            .await?;
+        deadline
+            .within("login", connection.begin(&greeting, login))
+            .await?;
         Ok(connection)
+    }
+
+    /// Logs in and makes the session what the settings ask for.
+    async fn begin(&mut self, greeting: &Greeting, login: &Login) -> Result<(), String> {
+        self.authenticate(greeting, login).await?;
+        if !login.charset.is_empty() && login.charset != "utf8mb4" {
+            self.set_charset(&login.charset).await?;
+        }
+        for (_, statement) in &login.session {
+            let failed = |text: &str| format!("init-command of the option file: {text}");
+            self.run(statement.as_bytes(), false)
+                .await
+                .map_err(|error| failed(&text_of(error)))?;
+        }
+        Ok(())
     }
 
     /// Sends the statements for some of the keys, at least for the first, without waiting for answers.
@@ -313,35 +341,99 @@ impl Connection {
         self.wire.send(&packet).await.map_err(lost)
     }
 
-    async fn authenticate(&mut self, login: &Login) -> Result<(), String> {
+    async fn greeting(&mut self) -> Result<Greeting, String> {
         let size = self.packet().await.map_err(text_of)?;
         let greeting = self.wire.take(size);
         if greeting.first() == Some(&0xff) {
             return Err(text_of(error_of(greeting, true)));
         }
-        let Greeting { salt, plugin } =
-            Greeting::parse(greeting).ok_or("malformed greeting from the server")?;
-        let mut packet = vec![0; 4];
-        packet.extend_from_slice(&CAPABILITIES.to_le_bytes());
-        packet.extend_from_slice(&(MAX_PACKET as u32 + 1).to_le_bytes());
-        packet.push(UTF8MB4_GENERAL_CI);
-        packet.extend_from_slice(&[0; 23]);
+        Ok(Greeting::parse(greeting).ok_or("malformed greeting from the server")?)
+    }
+
+    /// The same connection, under TLS where it is to be.
+    async fn encrypted(
+        mut self,
+        greeting: &Greeting,
+        place: &Place,
+        login: &Login,
+        deadline: Deadline,
+    ) -> Result<Connection, String> {
+        let prefixed = |text: String| format!("TLS/SSL error: {text}");
+        match login.tls.when {
+            When::Never | When::Demanded => return Ok(self),
+            When::Offered if !greeting.offers_tls => {
+                tracing::warn!(
+                    "mysql server {} offers no TLS: the connection is not encrypted, although the table's \
+                     settings ask for it; with tls_verify_cert = yes it would be refused",
+                    place.shown()
+                );
+                return Ok(self);
+            }
+            When::Always if !greeting.offers_tls => {
+                return Err(prefixed(
+                    "SSL is required, but the server does not support it; give the server a certificate \
+                     (ssl_cert, ssl_key), or set tls_verify_cert = no"
+                        .to_string(),
+                ));
+            }
+            When::Offered | When::Always => {}
+        }
+        let request = login_head(CAPABILITIES | SSL);
+        self.send_framed(request).await.map_err(text_of)?;
+        let sequence = self.sequence.wrapping_add(1);
+        let wire = connect::start_tls(self.wire, place, login, Engine::MySql, deadline)
+            .await
+            .map_err(prefixed)?;
+        Ok(Connection {
+            wire,
+            sequence,
+            ..self
+        })
+    }
+
+    async fn authenticate(&mut self, greeting: &Greeting, login: &Login) -> Result<(), String> {
+        let ssl = if self.wire.is_encrypted() { SSL } else { 0 };
+        let mut packet = login_head(CAPABILITIES | ssl);
         push_c_string(&mut packet, &login.user);
-        let plugin = if plugin.is_empty() {
-            "mysql_native_password".to_string()
-        } else {
-            plugin
+        let plugin = match greeting.plugin.as_str() {
+            "" => "mysql_native_password",
+            plugin => plugin,
         };
-        let proof = scramble(&plugin, &login.password, &salt).unwrap_or_default();
+        let proof = self
+            .proof(plugin, login, &greeting.salt)
+            .unwrap_or_default();
         packet.push(proof.len() as u8);
         packet.extend_from_slice(&proof);
         push_c_string(&mut packet, &login.dbname);
-        push_c_string(&mut packet, &plugin);
+        push_c_string(&mut packet, plugin);
         self.send_framed(packet).await.map_err(text_of)?;
-        self.finish_login(login).await
+        self.finish_login(plugin, &greeting.salt, login).await
     }
 
-    async fn finish_login(&mut self, login: &Login) -> Result<(), String> {
+    /// Whether a password may go as it is.
+    fn is_private(&self) -> bool {
+        self.wire.is_local() || self.wire.is_encrypted()
+    }
+
+    /// What proves the password; `None` for a plugin that we do not know.
+    fn proof(&self, plugin: &str, login: &Login, salt: &[u8]) -> Option<Vec<u8>> {
+        let verified = self.wire.is_encrypted() && login.tls.verify != Verify::Nothing;
+        match plugin {
+            "mysql_clear_password" if self.wire.is_local() || verified => {
+                Some(auth::clear(&login.password))
+            }
+            "sha256_password" if self.is_private() => Some(auth::clear(&login.password)),
+            _ => auth::proof(plugin, &login.password, salt),
+        }
+    }
+
+    async fn finish_login(
+        &mut self,
+        plugin: &str,
+        salt: &[u8],
+        login: &Login,
+    ) -> Result<(), String> {
+        let (mut plugin, mut salt) = (plugin.to_string(), salt.to_vec());
         loop {
             let size = self.packet().await.map_err(text_of)?;
             let packet = self.wire.take(size).to_vec();
@@ -357,20 +449,19 @@ impl Connection {
                         .iter()
                         .position(|&byte| byte == 0)
                         .unwrap_or(rest.len());
-                    let plugin = String::from_utf8_lossy(&rest[..end]).into_owned();
-                    let salt = rest.get(end + 1..).unwrap_or_default();
-                    let salt = salt.strip_suffix(&[0]).unwrap_or(salt);
-                    match plugin.as_str() {
-                        "mysql_clear_password" if self.wire.is_local() => clear(&login.password),
-                        _ => scramble(&plugin, &login.password, salt)
-                            .ok_or_else(|| format!("Authentication plugin '{plugin}' cannot be loaded: use mysql_native_password"))?,
-                    }
+                    plugin = String::from_utf8_lossy(&rest[..end]).into_owned();
+                    salt = rest.get(end + 1..).unwrap_or_default().to_vec();
+                    self.proof(&plugin, login, &salt)
+                        .ok_or_else(|| auth::unknown_plugin(&plugin))?
                 }
                 // caching_sha2_password: 3 is success, 4 asks for the password itself.
                 Some((0x01, [3])) => continue,
-                Some((0x01, [4])) if self.wire.is_local() => clear(&login.password),
-                Some((0x01, [4])) => {
-                    return Err("Authentication plugin 'caching_sha2_password' reported error: Authentication requires secure connection (use the unix socket)".to_string());
+                Some((0x01, [4])) if self.is_private() => auth::clear(&login.password),
+                Some((0x01, [4])) => vec![auth::KEY_WANTED],
+                Some((0x01, key)) if key.starts_with(b"-----BEGIN") => {
+                    auth::encrypted(&login.password, &salt, key).map_err(|text| {
+                        format!("Authentication plugin '{plugin}' reported error: {text}")
+                    })?
                 }
                 _ => return Err("malformed reply to the login".to_string()),
             };
@@ -381,9 +472,20 @@ impl Connection {
     }
 }
 
+/// Room for the header, then the part of the login that is also the request for TLS.
+fn login_head(capabilities: u32) -> Vec<u8> {
+    let mut packet = vec![0; 4];
+    packet.extend_from_slice(&capabilities.to_le_bytes());
+    packet.extend_from_slice(&(MAX_PACKET as u32 + 1).to_le_bytes());
+    packet.push(UTF8MB4_GENERAL_CI);
+    packet.extend_from_slice(&[0; 23]);
+    packet
+}
+
 struct Greeting {
     salt: Vec<u8>,
     plugin: String,
+    offers_tls: bool,
 }
 
 impl Greeting {
@@ -395,6 +497,7 @@ impl Greeting {
         let version_end = rest.iter().position(|&byte| byte == 0)?;
         let rest = rest.get(version_end + 1 + 4..)?;
         let mut salt = rest.get(..8)?.to_vec();
+        let offers_tls = u32::from(u16_at(rest, 9)) & SSL != 0;
         // Filler 1, capabilities 2, charset 1, status 2, capabilities 2, salt length 1, reserved 10.
         let salt_length = usize::from(*rest.get(8 + 8)?);
         let rest = rest.get(8 + 19..)?;
@@ -411,43 +514,8 @@ impl Greeting {
         Some(Greeting {
             salt,
             plugin: String::from_utf8_lossy(&plugin[..end]).into_owned(),
+            offers_tls,
         })
-    }
-}
-
-fn clear(password: &str) -> Vec<u8> {
-    let mut bytes = password.as_bytes().to_vec();
-    bytes.push(0);
-    bytes
-}
-
-/// What proves the password to the plugin; `None` for a plugin that we do not know.
-fn scramble(plugin: &str, password: &str, salt: &[u8]) -> Option<Vec<u8>> {
-    fn xor(left: &[u8], right: &[u8]) -> Vec<u8> {
-        left.iter().zip(right).map(|(a, b)| a ^ b).collect()
-    }
-    match plugin {
-        _ if password.is_empty() => Some(Vec::new()),
-        "mysql_native_password" => {
-            let once = Sha1::digest(password.as_bytes());
-            let twice = Sha1::digest(once);
-            let salted = Sha1::new()
-                .chain_update(salt)
-                .chain_update(twice)
-                .finalize();
-            Some(xor(&once, &salted))
-        }
-        "caching_sha2_password" => {
-            let once = Sha256::digest(password.as_bytes());
-            let twice = Sha256::digest(once);
-            let salted = Sha256::new()
-                .chain_update(twice)
-                .chain_update(salt)
-                .finalize();
-            Some(xor(&once, &salted))
-        }
-        "unix_socket" | "auth_socket" => Some(Vec::new()),
-        _ => None,
     }
 }
 

@@ -8,10 +8,13 @@ use bytes::BytesMut;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::{backend, frontend};
 
-use super::pool::{Login, QueryError};
+use super::Engine;
+use super::connect::{self, Deadline};
+use super::pool::{Login, Place, QueryError};
 use super::quotes::Quote;
 use super::rows::Rows;
 use super::template::Query;
+use super::tls::When;
 use super::wire::Wire;
 
 /// No further statement is packed behind this many bytes. They fit into the buffers between us and the server,
@@ -27,18 +30,84 @@ pub(crate) struct Connection {
     standard_strings: bool,
     /// Whether the server has said that it expects UTF-8.
     utf8: bool,
+    /// Whether the server has asked for a password, or let us in without.
+    asked: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encrypt {
+    No,
+    IfOffered,
+    Yes,
+}
+
+/// Why an attempt to connect came to nothing.
+enum Refusal {
+    Final(String),
+    /// Encrypted, or not encrypted, it may work.
+    Once(String),
 }
 
 impl Connection {
-    /// Logs in over an open stream. The error is the server's text.
-    pub async fn login(wire: Wire, login: &Login) -> Result<Connection, String> {
+    /// Connects and logs in; with `sslmode=prefer` and `allow` a second time in the other way when the first
+    /// is refused, as libpq does. The error is the server's text, or says what to do.
+    pub async fn open(
+        place: &Place,
+        login: &Login,
+        deadline: Deadline,
+    ) -> Result<Connection, String> {
+        let local = matches!(place, Place::Unix(_));
+        let (first, second) = match login.tls.when {
+            _ if local => (Encrypt::No, None),
+            When::Never => (Encrypt::No, None),
+            When::Demanded => (Encrypt::No, Some(Encrypt::Yes)),
+            When::Offered => (Encrypt::IfOffered, Some(Encrypt::No)),
+            When::Always => (Encrypt::Yes, None),
+        };
+        let refused = match Connection::attempt(place, login, first, deadline).await {
+            Ok(connection) => return Ok(connection),
+            Err(Refusal::Final(text)) => return Err(text),
+            Err(Refusal::Once(text)) => text,
+        };
+        match second {
+            None => Err(refused),
+            Some(second) => Connection::attempt(place, login, second, deadline)
+                .await
+                .map_err(|(Refusal::Final(text) | Refusal::Once(text))| {
+                    format!("{refused}; {text}")
+                }),
+        }
+    }
+
+    async fn attempt(
+        place: &Place,
+        login: &Login,
+        encrypt: Encrypt,
+        deadline: Deadline,
+    ) -> Result<Connection, Refusal> {
+        let wire = connect::wire(place, deadline, crate::error::os_text)
+            .await
+            .map_err(Refusal::Final)?;
+        let wire = encrypted(wire, place, login, encrypt, deadline).await?;
+        // What the other way may change: the server refuses the one before it asks for a password.
+        let other_way = wire.is_encrypted() || encrypt == Encrypt::No;
         let mut connection = Connection {
             wire,
             input: BytesMut::new(),
             output: BytesMut::new(),
             standard_strings: false,
             utf8: false,
+            asked: false,
         };
+        let entered = deadline.within("login", connection.enter(login)).await;
+        match entered {
+            Ok(()) => Ok(connection),
+            Err(text) if other_way && !connection.asked => Err(Refusal::Once(text)),
+            Err(text) => Err(Refusal::Final(text)),
+        }
+    }
+
+    async fn enter(&mut self, login: &Login) -> Result<(), String> {
         let encoding = if login.charset.is_empty() {
             "UTF8"
         } else {
@@ -48,11 +117,11 @@ impl Connection {
         if !login.dbname.is_empty() {
             settings.push(("database", login.dbname.as_str()));
         }
-        frontend::startup_message(settings, &mut connection.output)
-            .map_err(|error| error.to_string())?;
-        connection.flush().await?;
-        connection.authenticate(login).await?;
-        Ok(connection)
+        let more = login.session.iter();
+        settings.extend(more.map(|(name, value)| (name.as_str(), value.as_str())));
+        frontend::startup_message(settings, &mut self.output).map_err(|error| error.to_string())?;
+        self.flush().await?;
+        self.authenticate(login).await
     }
 
     async fn authenticate(&mut self, login: &Login) -> Result<(), String> {
@@ -62,6 +131,7 @@ impl Connection {
                 .message()
                 .await
                 .map_err(|error| crate::error::os_text(&error))?;
+            self.asked |= !matches!(message, backend::Message::ErrorResponse(_));
             match message {
                 backend::Message::AuthenticationOk => {}
                 backend::Message::AuthenticationCleartextPassword => {
@@ -251,6 +321,43 @@ impl Connection {
             let count = self.wire.peek(1).await?.len();
             self.input.extend_from_slice(self.wire.take(count));
         }
+    }
+}
+
+/// Asks the server for TLS (protocol, 55.2.10) and goes on encrypted when it agrees.
+async fn encrypted(
+    mut wire: Wire,
+    place: &Place,
+    login: &Login,
+    encrypt: Encrypt,
+    deadline: Deadline,
+) -> Result<Wire, Refusal> {
+    if encrypt == Encrypt::No {
+        return Ok(wire);
+    }
+    let asking = async {
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        let lost = |error: io::Error| lost_text(&error);
+        wire.send(&request).await.map_err(lost)?;
+        wire.peek(1).await.map_err(lost)?;
+        Ok(wire.take(1)[0])
+    };
+    let answer = deadline.within("the TLS handshake", asking).await;
+    match answer.map_err(Refusal::Final)? {
+        b'S' => connect::start_tls(wire, place, login, Engine::PgSql, deadline)
+            .await
+            .map_err(|text| Refusal::Once(format!("SSL error: {text}"))),
+        b'N' if encrypt == Encrypt::Yes => Err(Refusal::Final(
+            "server does not support SSL, but SSL was required; give the server a certificate (ssl = on), or \
+             change sslmode"
+                .to_string(),
+        )),
+        b'N' => Ok(wire),
+        other => Err(Refusal::Final(format!(
+            "received invalid response to SSL negotiation: {}",
+            char::from(other)
+        ))),
     }
 }
 

@@ -16,6 +16,7 @@ use super::connect::{self, Connection};
 use super::exchange::{self, Broken, Pace, Reply};
 use super::health::Health;
 use super::template::Query;
+use super::tls::Tls;
 use super::{Engine, Failure};
 use crate::error::ErrorKind;
 use crate::statistics::PoolStatistics;
@@ -49,6 +50,11 @@ pub(crate) struct Login {
     pub dbname: String,
     /// The session's character set; empty for the driver's own.
     pub charset: String,
+    pub tls: Tls,
+    /// PostgreSQL: further settings of the session. MySQL: statements to begin it with, the name left empty.
+    pub session: Vec<(String, String)>,
+    /// Where it is to be shorter than usual.
+    pub connect_timeout: Option<Duration>,
 }
 
 /// A server.
@@ -65,6 +71,15 @@ pub(crate) struct Host {
 pub(crate) enum Place {
     Tcp(String, u16),
     Unix(PathBuf),
+}
+
+impl Place {
+    pub fn shown(&self) -> String {
+        match self {
+            Place::Tcp(host, port) => format!("{host}:{port}"),
+            Place::Unix(path) => path.display().to_string(),
+        }
+    }
 }
 
 /// What makes two tables share a pool.

@@ -1,14 +1,22 @@
-//! A connection's bytes: a TCP or unix stream with an input buffer that messages are read out of.
+//! A connection's bytes: a TCP or unix stream, encrypted or not, with an input buffer that messages are
+//! read out of.
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    TlsTcp(Box<TlsStream<TcpStream>>),
+    TlsUnix(Box<TlsStream<UnixStream>>),
 }
 
 pub(crate) struct Wire {
@@ -37,15 +45,50 @@ impl Wire {
         }
     }
 
-    /// Whether what is sent stays on this machine, so that a password may go in the clear.
+    /// Goes on encrypted. What came in the clear and is not read yet would pass for encrypted afterwards:
+    /// that is an error.
+    pub async fn start_tls(
+        self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Wire> {
+        if self.start < self.input.len() {
+            return Err(io::Error::other(
+                "unencrypted data before the TLS handshake",
+            ));
+        }
+        let connector = TlsConnector::from(config);
+        let stream = match self.stream {
+            Stream::Tcp(stream) => Stream::TlsTcp(Box::new(connector.connect(name, stream).await?)),
+            Stream::Unix(stream) => {
+                Stream::TlsUnix(Box::new(connector.connect(name, stream).await?))
+            }
+            encrypted => encrypted,
+        };
+        Ok(Wire::over(stream))
+    }
+
+    /// Whether what is sent stays on this machine.
     pub fn is_local(&self) -> bool {
-        matches!(self.stream, Stream::Unix(_))
+        matches!(self.stream, Stream::Unix(_) | Stream::TlsUnix(_))
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.stream, Stream::TlsTcp(_) | Stream::TlsUnix(_))
     }
 
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes).await,
             Stream::Unix(stream) => stream.write_all(bytes).await,
+            Stream::TlsTcp(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+            Stream::TlsUnix(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
         }
     }
 
@@ -59,6 +102,8 @@ impl Wire {
             let got = match &mut self.stream {
                 Stream::Tcp(stream) => stream.read_buf(&mut self.input).await?,
                 Stream::Unix(stream) => stream.read_buf(&mut self.input).await?,
+                Stream::TlsTcp(stream) => stream.read_buf(&mut self.input).await?,
+                Stream::TlsUnix(stream) => stream.read_buf(&mut self.input).await?,
             };
             if got == 0 {
                 return Err(io::Error::new(
