@@ -11,7 +11,8 @@ use tables::{TYPES, split_specs};
 pub(crate) const LIST_PREFIX: &str = "postroom_tables_";
 
 /// Parameters that say where mail goes and who exists. Others, passwords among them, are served when
-/// `postroom_tables_NAME` names them.
+/// `postroom_tables_NAME` names them. `virtual_uid_maps` and its like are not here: Postfix takes no
+/// socketmap for what decides about rights.
 static PARAMETERS: &[(&str, Search)] = &[
     ("canonical_maps", Search::Map(Propagated::Canonical)),
     ("local_recipient_maps", Search::Address),
@@ -32,10 +33,8 @@ static PARAMETERS: &[(&str, Search)] = &[
     ("transport_maps", Search::Transport),
     ("virtual_alias_domains", Search::Exact),
     ("virtual_alias_maps", Search::Map(Propagated::Virtual)),
-    ("virtual_gid_maps", Search::Address),
     ("virtual_mailbox_domains", Search::Exact),
     ("virtual_mailbox_maps", Search::Address),
-    ("virtual_uid_maps", Search::Address),
 ];
 
 /// A parameter of the table above.

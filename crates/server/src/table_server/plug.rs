@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use config::master::Service;
 use config::{Config, ConfigError};
 use tables::{TYPES, split_specs};
 
@@ -11,26 +12,27 @@ use super::endpoint::{Endpoint, Protocol};
 use super::parameters::{self, LIST_PREFIX, is_remote};
 
 /// The changes, in the order in which they are to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// `postconf -e NAME = VALUE`.
+    /// The lists under their new names: `postconf -e NAME = VALUE`.
+    pub moved: Vec<(String, String)>,
+    /// Services that keep the list: `postconf -P SERVICE/PARAMETER=VALUE`.
+    pub kept: Vec<(String, String)>,
+    /// The parameters, with a `socketmap:` for the list.
     pub set: Vec<(String, String)>,
     /// The settings to go back to.
     pub back: Vec<(String, String)>,
-    /// Parameters that are no longer needed then.
+    /// Parameters that are no longer needed then,
     pub remove: Vec<String>,
+    /// and overrides of services.
+    pub release: Vec<String>,
     /// What is left as it is, and why.
     pub notes: Vec<String>,
 }
 
 /// What the configuration as it stands needs. Nothing is changed.
 pub fn plan(config: &Config, endpoints: &[Endpoint]) -> Result<Plan, ConfigError> {
-    let mut plan = Plan {
-        set: Vec::new(),
-        back: Vec::new(),
-        remove: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut plan = Plan::default();
     let queue = PathBuf::from(config.string("queue_directory")?);
     let socketmap = endpoints
         .iter()
@@ -43,6 +45,7 @@ pub fn plan(config: &Config, endpoints: &[Endpoint]) -> Result<Plan, ConfigError
         let moved = format!("{LIST_PREFIX}{name}");
         if let Some(list) = config.raw(&moved) {
             plan.unplug(name, raw, &moved, list);
+            plan.release_kept(config, name, &moved);
             continue;
         }
         let expanded = split_specs(&config.string(name)?);
@@ -53,7 +56,8 @@ pub fn plan(config: &Config, endpoints: &[Endpoint]) -> Result<Plan, ConfigError
             (Ok((list, kept)), Some(socketmap)) => {
                 let mut elements = kept;
                 elements.push(format!("{socketmap}:{name}"));
-                plan.set.push((moved.clone(), list));
+                plan.keep(config, name, &moved);
+                plan.moved.push((moved.clone(), list));
                 plan.set.push((name.to_owned(), elements.join(", ")));
                 plan.back.push((name.to_owned(), raw.to_owned()));
                 plan.remove.push(moved);
@@ -82,6 +86,29 @@ impl Plan {
         self.remove.push(moved.to_owned());
         self.notes
             .push(format!("{name} has its tables in {moved} already"));
+    }
+
+    /// virtual(8) delivers with its users' rights, and takes those from no socketmap: it keeps the tables.
+    fn keep(&mut self, config: &Config, name: &str, moved: &str) {
+        if name != "virtual_mailbox_maps" {
+            return;
+        }
+        for service in agents(config) {
+            if !service.overrides.iter().any(|(known, _)| known == name) {
+                let parameter = format!("{}/{name}", service.id());
+                self.kept.push((parameter.clone(), format!("${moved}")));
+                self.release.push(parameter);
+            }
+        }
+    }
+
+    fn release_kept(&mut self, config: &Config, name: &str, moved: &str) {
+        for service in agents(config) {
+            let ours = (name.to_owned(), format!("${moved}"));
+            if service.overrides.contains(&ours) {
+                self.release.push(format!("{}/{name}", service.id()));
+            }
+        }
     }
 
     fn note_others(&mut self, config: &Config) {
@@ -115,25 +142,25 @@ impl Plan {
         } else {
             text.push_str("# start `postroom tables serve`, then:\n");
         }
-        for (name, value) in &self.set {
-            let _ = writeln!(
-                text,
-                "{postconf} -e {}",
-                quoted(&format!("{name} = {value}"))
-            );
+        let edit = |(name, value): &(String, String)| {
+            format!("{postconf} -e {}\n", quoted(&format!("{name} = {value}")))
+        };
+        text.extend(self.moved.iter().map(edit));
+        for (parameter, value) in &self.kept {
+            let override_it = quoted(&format!("{parameter}={value}"));
+            let _ = writeln!(text, "{postconf} -P {override_it}");
         }
+        text.extend(self.set.iter().map(edit));
         if !self.set.is_empty() {
             text.push_str("# and `postfix reload`\n");
         }
         if !self.back.is_empty() {
             text.push_str("\n# to go back:\n");
         }
-        for (name, value) in &self.back {
-            let _ = writeln!(
-                text,
-                "# {postconf} -e {}",
-                quoted(&format!("{name} = {value}"))
-            );
+        let back = |setting| format!("# {}", edit(setting));
+        text.extend(self.back.iter().map(back));
+        for parameter in &self.release {
+            let _ = writeln!(text, "# {postconf} -P -X {}", quoted(parameter));
         }
         if !self.remove.is_empty() {
             let _ = writeln!(text, "# {postconf} -X {}", self.remove.join(" "));
@@ -179,8 +206,18 @@ fn replacement(
             return Err(format!("Postroom has no tables of the type {kind}:"));
         }
     }
-    let tables: Vec<String> = split_specs(raw).iter().map(unproxied).collect();
-    Ok((tables.join(", "), Vec::new()))
+    let tables = split_specs(raw);
+    let list = match tables.iter().any(|table| table.starts_with("proxy:")) {
+        true => tables.iter().map(unproxied).collect::<Vec<_>>().join(", "),
+        false => raw.to_owned(),
+    };
+    Ok((list, Vec::new()))
+}
+
+/// The services that deliver by virtual(8).
+fn agents(config: &Config) -> impl Iterator<Item = &Service> {
+    let services = config.services().iter();
+    services.filter(|service| service.command == "virtual")
 }
 
 /// The element is a database table, or has one inside (unionmap:{…}).
@@ -221,15 +258,16 @@ other = mysql:/it's.cf
 smtpd_client_restrictions = check_client_access mysql:/c.cf
 ",
         );
-        let set: Vec<String> = plan.set.iter().map(|(n, v)| format!("{n} = {v}")).collect();
+        let set = plan.moved.iter().chain(&plan.set);
+        let set: Vec<String> = set.map(|(n, v)| format!("{n} = {v}")).collect();
         assert_eq!(
             set,
             [
                 "postroom_tables_canonical_maps = $other",
-                "canonical_maps = socketmap:unix:private/postroom:canonical_maps",
                 "postroom_tables_mydestination = mysql:/d.cf",
-                "mydestination = $myhostname, localhost, socketmap:unix:private/postroom:mydestination",
                 "postroom_tables_virtual_alias_maps = mysql:/a.cf, hash:/etc/x, mysql:/b.cf",
+                "canonical_maps = socketmap:unix:private/postroom:canonical_maps",
+                "mydestination = $myhostname, localhost, socketmap:unix:private/postroom:mydestination",
                 "virtual_alias_maps = socketmap:unix:private/postroom:virtual_alias_maps",
             ]
         );
@@ -252,6 +290,23 @@ smtpd_client_restrictions = check_client_access mysql:/c.cf
             "# postconf -c '/my conf' -X postroom_tables_canonical_maps postroom_tables_mydestination \
              postroom_tables_virtual_alias_maps\n"
         ));
+    }
+
+    #[test]
+    fn the_virtual_agent_keeps_its_tables() {
+        let master = "virtual unix - n n - - virtual\nother unix - n n - - virtual\n  -o virtual_mailbox_maps=hash:/x\n";
+        let main_cf = "virtual_mailbox_maps = mysql:/u.cf\n";
+        let config = Config::from_text(main_cf, master).expect("a configuration");
+        let endpoints = Endpoint::list("unix:private/postroom", &config).expect("a listener");
+        let plan = plan(&config, &endpoints).expect("a plan");
+        let script = plan.script(None);
+        let keep = "postconf -P 'virtual/unix/virtual_mailbox_maps=$postroom_tables_virtual_mailbox_maps'\n";
+        assert_eq!(script.matches("postconf -P").count(), 2, "{script}");
+        assert!(script.contains(keep), "{script}");
+        assert!(
+            script.contains("# postconf -P -X 'virtual/unix/virtual_mailbox_maps'\n"),
+            "{script}"
+        );
     }
 
     #[test]
