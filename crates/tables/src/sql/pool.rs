@@ -95,6 +95,7 @@ pub(crate) struct Job<'a> {
 }
 
 /// The replies to a job, key by key, and whose they are.
+#[derive(Default)]
 pub(crate) struct Replies {
     pub host: usize,
     pub each: Vec<Reply>,
