@@ -10,8 +10,7 @@ mod process_group;
 
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: cargo xtask bench smtp | bench tables | crash | failover [OPTION…]; `--help` after each";
+const USAGE: &str = "usage: cargo xtask bench smtp | bench tables | crash | failover [OPTION…]; `--help` after each";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -106,6 +106,13 @@ fn register_references(config: &Config, found: &mut Audit) {
     for class in classes {
         found.known.entry(class).or_insert(Class::User);
     }
+    // Lists that `postroom tables serve` serves under the rest of the name.
+    let served = config
+        .names()
+        .filter(|name| name.starts_with("postroom_tables_"));
+    for name in served.map(str::to_owned) {
+        found.known.entry(name).or_insert(Class::User);
+    }
     for value in config.names().filter_map(|name| config.raw(name)) {
         for reference in references(value, found) {
             if found.known.contains_key(&reference) {

@@ -26,6 +26,8 @@ pub struct MailLog {
     collected: Arc<Collected>,
     host: String,
     name: String,
+    /// Where an event names no program.
+    program: &'static str,
     pid: u32,
 }
 
@@ -122,9 +124,15 @@ impl MailLog {
             collected: Arc::clone(&collected),
             host: host.split('.').next().unwrap_or(host).to_owned(),
             name: syslog_name.to_owned(),
+            program: "smtpd",
             pid: std::process::id(),
         };
         Ok((log, Flusher(collected)))
+    }
+
+    /// The same under another name where an event says nothing of the program that it is about.
+    pub fn of_program(self, program: &'static str) -> MailLog {
+        MailLog { program, ..self }
     }
 
     fn line(&self, event: &Event<'_>) -> String {
@@ -134,7 +142,7 @@ impl MailLog {
         let MailLog {
             host, name, pid, ..
         } = self;
-        let program = parts.prog.as_deref().unwrap_or("smtpd");
+        let program = parts.prog.as_deref().unwrap_or(self.program);
         let severity = match *event.metadata().level() {
             Level::ERROR => "error: ",
             Level::WARN => "warning: ",

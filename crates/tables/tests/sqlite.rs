@@ -241,8 +241,20 @@ async fn many_keys_at_once_get_the_answers_of_single_lookups() {
     let mut fixture = Fixture::new();
     fixture.tables = Tables::without_cache(&Config::from_text("", "").expect("main.cf"));
     let keys = [
-        "plain", "PLAIN", "multi", "none", "null", "", "number", "real", "o'brien@example.org",
-        "back\\slash", "' OR '1'='1", "Straße", "john@example.org", "@example.org",
+        "plain",
+        "PLAIN",
+        "multi",
+        "none",
+        "null",
+        "",
+        "number",
+        "real",
+        "o'brien@example.org",
+        "back\\slash",
+        "' OR '1'='1",
+        "Straße",
+        "john@example.org",
+        "@example.org",
     ];
     let bytes = keys.map(|key| key.as_bytes().to_vec());
     for (number, query) in [

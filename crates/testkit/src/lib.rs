@@ -20,6 +20,7 @@ pub mod program;
 pub mod site;
 pub mod smtp;
 pub mod sqlite;
+pub mod table_server;
 pub mod tempdir;
 pub mod wait;
 
@@ -35,5 +36,6 @@ pub use program::{installed, peers, require};
 pub use site::Site;
 pub use smtp::{Smtp, send_mail, swaks};
 pub use sqlite::sqlite;
+pub use table_server::{Socketmap, TableServer};
 pub use tempdir::TempDir;
 pub use wait::{wait_for, wait_for_port};

@@ -1,5 +1,6 @@
 //! The commands, one file each. A command gets the arguments that follow its name.
 
+pub mod daemon;
 pub mod demo;
 pub mod explain;
 pub mod options;
@@ -10,6 +11,7 @@ pub mod postqueue;
 pub mod postsuper;
 pub mod queue_tool;
 pub mod serve;
+pub mod tables;
 pub mod tool_log;
 
 use std::ffi::OsString;
@@ -27,6 +29,11 @@ static COMMANDS: &[Command] = &[
         name: "serve",
         about: "run the mail server in the foreground",
         run: serve::run,
+    },
+    Command {
+        name: "tables",
+        about: "serve the tables to a real Postfix, over socketmap",
+        run: tables::run,
     },
     Command {
         name: "demo",

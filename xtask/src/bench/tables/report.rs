@@ -8,13 +8,48 @@ use crate::bench::report::median;
 
 /// How many times as fast a way is to be as another one of a scenario, which need not be its own.
 const TARGETS: &[(&str, Way, (&str, Way), f64)] = &[
-    ("mysql, 1 process", Way::Postroom, ("mysql, 1 process", Way::Postfix), 2.5),
-    ("mysql, 1 process", Way::Postroom, ("mysql, 8 processes", Way::Postfix), 0.8),
-    ("sqlite, 1 process", Way::PostroomSqlite, ("sqlite, 1 process", Way::PostfixSqlite), 2.0),
-    ("a Postfix, 1 client", Way::Socketmap, ("a Postfix, 1 client", Way::Proxymap), 1.3),
-    ("a Postfix, 1 client", Way::SocketmapCached, ("a Postfix, 1 client", Way::Proxymap), 3.0),
-    ("a Postfix, 8 clients", Way::Socketmap, ("a Postfix, 8 clients", Way::Proxymap), 1.3),
-    ("a Postfix, 8 clients", Way::SocketmapCached, ("a Postfix, 8 clients", Way::Proxymap), 3.0),
+    (
+        "mysql, 1 process",
+        Way::Postroom,
+        ("mysql, 1 process", Way::Postfix),
+        2.5,
+    ),
+    (
+        "mysql, 1 process",
+        Way::Postroom,
+        ("mysql, 8 processes", Way::Postfix),
+        0.8,
+    ),
+    (
+        "sqlite, 1 process",
+        Way::PostroomSqlite,
+        ("sqlite, 1 process", Way::PostfixSqlite),
+        2.0,
+    ),
+    (
+        "a Postfix, 1 client",
+        Way::Socketmap,
+        ("a Postfix, 1 client", Way::Proxymap),
+        1.3,
+    ),
+    (
+        "a Postfix, 1 client",
+        Way::SocketmapCached,
+        ("a Postfix, 1 client", Way::Proxymap),
+        3.0,
+    ),
+    (
+        "a Postfix, 8 clients",
+        Way::Socketmap,
+        ("a Postfix, 8 clients", Way::Proxymap),
+        1.3,
+    ),
+    (
+        "a Postfix, 8 clients",
+        Way::SocketmapCached,
+        ("a Postfix, 8 clients", Way::Proxymap),
+        3.0,
+    ),
 ];
 
 pub fn add(rows: &mut Vec<Row>, scenario: &'static str, way: Way, sample: Sample) {
@@ -67,7 +102,13 @@ pub fn table(rows: &[Row]) -> String {
     }
     text.push('\n');
     for (scenario, way, (other_scenario, other), target) in TARGETS {
-        ratio(&mut text, rows, (scenario, *way), (other_scenario, *other), *target);
+        ratio(
+            &mut text,
+            rows,
+            (scenario, *way),
+            (other_scenario, *other),
+            *target,
+        );
     }
     text
 }
@@ -109,10 +150,23 @@ mod tests {
             ..Default::default()
         };
         for (postfix, postroom) in [(10.0, 30.0), (100.0, 200.0), (10.0, 40.0)] {
-            add(&mut rows, "mysql, 1 process", Way::Postfix, sample(postfix, 20.0));
-            add(&mut rows, "mysql, 1 process", Way::Postroom, sample(postroom, 10.0));
+            add(
+                &mut rows,
+                "mysql, 1 process",
+                Way::Postfix,
+                sample(postfix, 20.0),
+            );
+            add(
+                &mut rows,
+                "mysql, 1 process",
+                Way::Postroom,
+                sample(postroom, 10.0),
+            );
         }
         let text = table(&rows);
-        assert!(text.contains("3.00 x, target 2.5 x; by CPU 2.00 x"), "{text}");
+        assert!(
+            text.contains("3.00 x, target 2.5 x; by CPU 2.00 x"),
+            "{text}"
+        );
     }
 }

@@ -58,7 +58,11 @@ const THROUGH: &[Way] = &[Way::Proxymap, Way::Socketmap, Way::SocketmapCached];
 pub const SCENARIOS: &[Scenario] = &[
     scenario("mysql, 1 process", 1, &[Way::Postfix, Way::Postroom]),
     scenario("mysql, 8 processes", 8, &[Way::Postfix, Way::Postroom]),
-    scenario("sqlite, 1 process", 1, &[Way::PostfixSqlite, Way::PostroomSqlite]),
+    scenario(
+        "sqlite, 1 process",
+        1,
+        &[Way::PostfixSqlite, Way::PostroomSqlite],
+    ),
     scenario("a Postfix, 1 client", 1, THROUGH),
     scenario("a Postfix, 8 clients", 8, THROUGH),
 ];
@@ -93,7 +97,10 @@ impl Served {
     }
 
     fn table(&self) -> String {
-        format!("socketmap:unix:{}:users.cf", Served::socket(&self.site).display())
+        format!(
+            "socketmap:unix:{}:users.cf",
+            Served::socket(&self.site).display()
+        )
     }
 }
 
@@ -181,13 +188,17 @@ impl Rig {
     }
 
     fn postmap(&self, way: Way) -> Command {
-        let table_file = |kind: &str, name: &str| format!("{kind}:{}", self.folder.join(name).display());
+        let table_file =
+            |kind: &str, name: &str| format!("{kind}:{}", self.folder.join(name).display());
         let (ours, table) = match way {
             Way::Postfix => (false, table_file("mysql", "users.cf")),
             Way::Postroom => (true, table_file("mysql", "users.cf")),
             Way::PostfixSqlite => (false, table_file("sqlite", "sqlite.cf")),
             Way::PostroomSqlite => (true, table_file("sqlite", "sqlite.cf")),
-            Way::Proxymap => (false, self.postfix.site.expand("proxy:mysql:@CONF@/users.cf")),
+            Way::Proxymap => (
+                false,
+                self.postfix.site.expand("proxy:mysql:@CONF@/users.cf"),
+            ),
             Way::Socketmap => (false, self.plain.table()),
             Way::SocketmapCached => (false, self.cached.table()),
         };
@@ -204,7 +215,10 @@ impl Rig {
         };
         let keys = std::fs::File::open(self.folder.join("keys")).expect("it was written");
         command.arg("-c").arg(conf).args(["-q", "-", &table]);
-        command.stdin(keys).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command
+            .stdin(keys)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
         command
     }
 
