@@ -1,22 +1,25 @@
-//! Chores of the repository: `cargo xtask bench smtp` measures Postroom beside Postfix, `cargo xtask crash` kills it.
+//! Chores of the repository: `cargo xtask bench smtp` and `bench tables` measure Postroom beside Postfix,
+//! `cargo xtask crash` kills it, `cargo xtask failover` kills its database.
 
 mod bench;
 mod crash;
+mod failover;
 mod load;
 mod options;
 mod process_group;
 
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: cargo xtask bench smtp [OPTION…] | cargo xtask crash [OPTION…]; `--help` after either";
+const USAGE: &str = "usage: cargo xtask bench smtp | bench tables | crash | failover [OPTION…]; `--help` after each";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["bench", "smtp", options @ ..] => bench::run(options),
+        ["bench", "tables", options @ ..] => bench::tables::run(options),
         ["crash", options @ ..] => crash::run(options),
+        ["failover", options @ ..] => failover::run(options),
         _ => Err(USAGE.to_owned()),
     };
     match result {

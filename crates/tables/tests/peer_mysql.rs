@@ -267,3 +267,50 @@ async fn the_session_is_as_postfix_makes_it() {
         ["SELECT v FROM t WHERE k = 'plain'"]
     );
 }
+
+#[tokio::test]
+async fn many_keys_at_once_get_the_answers_of_single_lookups() {
+    if !testkit::peers() {
+        return;
+    }
+    let server = MariaDb::start();
+    fill(&server);
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let tables = Tables::without_cache(&Config::from_text("", "").expect("main.cf"));
+    let parts = "password = pw\nquery = SELECT v FROM t WHERE k = '%u@%d' OR k = '%s'";
+    for (name, query) in [("whole.cf", QUERY), ("parts.cf", parts)] {
+        let table = open(&tables, dir.path(), &server.host(), name, query);
+        let mut keys: Vec<String> = (0..500).map(|n| format!("user{n}@example.org")).collect();
+        for (number, key) in KEYS.iter().chain(&["", "PLAIN", "plain", "@"]).enumerate() {
+            keys.insert(number * 29, key.to_string());
+        }
+        let bytes: Vec<Vec<u8>> = keys.iter().map(|key| key.clone().into_bytes()).collect();
+        let together = table.lookup_together(&bytes).await.expect("it can");
+        assert_eq!(together.len(), keys.len());
+        for (key, answer) in keys.iter().zip(together) {
+            assert_eq!(answer, table.lookup(key).await, "{key:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_keys_at_once_end_with_the_first_that_fails() {
+    if !testkit::peers() {
+        return;
+    }
+    let server = MariaDb::start();
+    fill(&server);
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let tables = Tables::without_cache(&Config::from_text("", "").expect("main.cf"));
+    let two_rows = "password = pw\nquery = SELECT IF('%s' = 'bad', (SELECT k FROM t), 'good')";
+    let table = open(&tables, dir.path(), &server.host(), "t.cf", two_rows);
+    let keys = ["a", "b", "bad", "c"].map(|key| key.as_bytes().to_vec());
+    let answers = table.lookup_together(&keys).await.expect("it can");
+    let good = Ok(Some("good".to_string()));
+    assert_eq!(answers[..2], [good.clone(), good.clone()]);
+    assert!(answers.len() == 3 && answers[2].is_err(), "{answers:?}");
+    // The connection is in step: later answers belong to later keys.
+    let keys = ["x", "y"].map(|key| key.as_bytes().to_vec());
+    let answers = table.lookup_together(&keys).await.expect("it can");
+    assert_eq!(answers, [good.clone(), good]);
+}

@@ -235,3 +235,57 @@ async fn lists_and_proxies() {
         assert_eq!(found.as_deref(), value, "{spec}");
     }
 }
+
+#[tokio::test]
+async fn many_keys_at_once_get_the_answers_of_single_lookups() {
+    let mut fixture = Fixture::new();
+    fixture.tables = Tables::without_cache(&Config::from_text("", "").expect("main.cf"));
+    let keys = [
+        "plain",
+        "PLAIN",
+        "multi",
+        "none",
+        "null",
+        "",
+        "number",
+        "real",
+        "o'brien@example.org",
+        "back\\slash",
+        "' OR '1'='1",
+        "Straße",
+        "john@example.org",
+        "@example.org",
+    ];
+    let bytes = keys.map(|key| key.as_bytes().to_vec());
+    for (number, query) in [
+        "SELECT v FROM t WHERE k = '%s'",
+        "SELECT v FROM t WHERE k = '%u@%d'",
+        // Not bound.
+        "SELECT v FROM t WHERE k = \"%s\"",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let table = fixture
+            .table(&format!("{number}.cf"), &format!("query = {query}"))
+            .expect("a table");
+        let together = table.lookup_together(&bytes).await.expect("it can");
+        for (key, answer) in keys.iter().zip(&together) {
+            assert_eq!(*answer, table.lookup(key).await, "{key:?} {query}");
+        }
+        let failed = together.iter().position(Result::is_err);
+        assert_eq!(together.len(), failed.map_or(keys.len(), |at| at + 1));
+    }
+    // A value that is not text ends the run, and the file is not left locked.
+    let table = fixture
+        .table("last.cf", "query = SELECT v FROM t WHERE k = '%s'")
+        .expect("a table");
+    let keys = ["plain", "bytes", "plain"].map(|key| key.as_bytes().to_vec());
+    let answers = table.lookup_together(&keys).await.expect("it can");
+    assert!(answers.len() == 2 && answers[1].is_err(), "{answers:?}");
+    let db = rusqlite::Connection::open(fixture.dir.path().join("test.db")).expect("database");
+    db.execute("UPDATE t SET v = 'new' WHERE k = 'plain'", [])
+        .expect("a writer gets in");
+    let answers = table.lookup_together(&keys[..1]).await.expect("it can");
+    assert_eq!(answers, [Ok(Some("new".to_string()))]);
+}

@@ -5,6 +5,7 @@ mod lookups;
 mod report;
 mod rig;
 mod scenario;
+pub mod tables;
 
 use std::process::ExitCode;
 use std::time::Duration;

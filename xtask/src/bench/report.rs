@@ -94,7 +94,7 @@ fn row(text: &mut String, results: &Results, scenario: &str, name: &str, get: fn
     let _ = writeln!(text, "{}", line.trim_end());
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 {

@@ -139,17 +139,94 @@ impl SqlTable {
         if !self.wants(key).await? {
             return Ok(None);
         }
-        if key.is_empty() {
-            tracing::warn!("table \"{}\": empty query string -- ignored", self.spec);
-            return Ok(None);
-        }
-        if !self.query.applies_to(key) || !self.format.applies_to(key) {
+        if !self.goes_to_database(key) {
             return Ok(None);
         }
         match &self.front {
             Some(front) => front.answer(key, self.ask(key)).await,
             None => self.ask(key).await,
         }
+    }
+
+    /// The answers for many folded keys in their order, up to the first failure. `None` where
+    /// something else than the database has its say about each key.
+    pub async fn lookup_together(&self, keys: &[&str]) -> Option<Vec<Answer>> {
+        if self.domain.is_some() || self.front.is_some() {
+            return None;
+        }
+        let mut answers = Vec::with_capacity(keys.len());
+        match &self.driver {
+            Driver::Sqlite(database) => database.run_all(&self.query, keys, &mut |key, run| {
+                answers.push(match self.goes_to_database(key) {
+                    true => self.answer(key, run()),
+                    false => Ok(None),
+                });
+                answers.last().is_some_and(Result::is_ok)
+            }),
+            Driver::Server {
+                pool,
+                require_result_set,
+            } => {
+                let asked: Vec<&str> = keys
+                    .iter()
+                    .copied()
+                    .filter(|key| !key.is_empty() && self.has_all_parts(key))
+                    .collect();
+                let replies = match asked.is_empty() {
+                    true => Ok(pool::Replies::default()),
+                    false => pool.run(&self.job(&asked, *require_result_set)).await,
+                };
+                self.tell_all(pool, keys, replies, &mut answers);
+            }
+        }
+        Some(answers)
+    }
+
+    /// Makes answers of replies, key by key, so that what is logged keeps their order.
+    fn tell_all(
+        &self,
+        pool: &pool::Pool,
+        keys: &[&str],
+        replies: Result<pool::Replies, Failure>,
+        answers: &mut Vec<Answer>,
+    ) {
+        let (host, mut each, mut failure) = match replies {
+            Ok(replies) => (replies.host, replies.each.into_iter(), None),
+            Err(failure) => (0, Vec::new().into_iter(), Some(failure)),
+        };
+        for key in keys {
+            let answer = match self.goes_to_database(key) {
+                false => Ok(None),
+                true => {
+                    let rows = match (each.next(), failure.take()) {
+                        (Some(reply), _) => {
+                            reply.map_err(|text| pool.rejected(&self.spec, host, &text))
+                        }
+                        (None, Some(failure)) => Err(failure),
+                        (None, None) => Err(pool.rejected(&self.spec, host, "no reply")),
+                    };
+                    self.answer(key, rows)
+                }
+            };
+            let is_last = answer.is_err();
+            answers.push(answer);
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Whether the database is asked about the key.
+    fn goes_to_database(&self, key: &str) -> bool {
+        if key.is_empty() {
+            tracing::warn!("table \"{}\": empty query string -- ignored", self.spec);
+            return false;
+        }
+        self.has_all_parts(key)
+    }
+
+    fn has_all_parts(&self, key: &str) -> bool {
+        self.query.applies_to(key) && self.format.applies_to(key)
     }
 
     /// The answer of the database itself.

@@ -110,6 +110,7 @@ pub(crate) struct Job<'a> {
 }
 
 /// The replies to a job, key by key, and whose they are.
+#[derive(Default)]
 pub(crate) struct Replies {
     pub host: usize,
     pub each: Vec<Reply>,
@@ -274,16 +275,11 @@ impl Pool {
     async fn after_silence(&self, host: usize, job: &Job<'_>) -> Option<Result<Replies, Failure>> {
         let text = format!("no answer in {} s", self.patience.query.as_secs());
         self.warn_failed(job.spec, host, &text);
-        match self.connect(host).await {
-            None => {
-                self.forget(host);
-                None
-            }
-            Some(member) => {
-                self.give_back(member);
-                Some(Err(Failure::Logged(ErrorKind::Environment)))
-            }
-        }
+        // Its other connections would hang as well.
+        self.forget(host);
+        let member = self.connect(host).await?;
+        self.give_back(member);
+        Some(Err(Failure::Logged(ErrorKind::Environment)))
     }
 
     fn warn_failed(&self, spec: &str, host: usize, text: &str) {
@@ -394,3 +390,6 @@ impl Pool {
         all.drain(..surplus);
     }
 }
+
+#[cfg(test)]
+mod peer_tests;

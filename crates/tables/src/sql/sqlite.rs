@@ -19,6 +19,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections kept for later; more are closed.
 const KEPT: usize = 8;
 
+/// Takes a key and what runs the statement for it; whether to go on.
+pub(super) type Each<'a> = dyn FnMut(&str, &mut dyn FnMut() -> Result<Rows, Failure>) -> bool + 'a;
+
 /// A database file, and the connections to it that are not in use.
 pub(crate) struct Database {
     spec: String,
@@ -43,12 +46,61 @@ impl Database {
     pub fn run(&self, query: &Query, key: &str) -> Result<Rows, Failure> {
         let connection = self.take()?;
         let rows = self.run_on(&connection, query, key);
+        self.keep(connection, rows.is_ok());
+        rows
+    }
+
+    fn keep(&self, connection: Connection, all_well: bool) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // A connection whose statement failed may be one whose file was replaced: start afresh.
-        if rows.is_ok() && idle.len() < KEPT {
+        if all_well && idle.len() < KEPT {
             idle.push(connection);
         }
-        rows
+    }
+
+    /// The same for many keys: each goes to `each` with what runs the statement for it, until that
+    /// says no.
+    pub fn run_all(&self, query: &Query, keys: &[&str], each: &mut Each<'_>) {
+        match self.take() {
+            Ok(connection) => {
+                let all_well = self.run_all_on(&connection, query, keys, each);
+                self.keep(connection, all_well);
+            }
+            Err(failure) => {
+                let mut failure = Some(failure);
+                let none = || Failure::Logged(ErrorKind::Environment);
+                let mut run = || Err(failure.take().unwrap_or_else(none));
+                keys.iter().all(|key| each(key, &mut run));
+            }
+        }
+    }
+
+    /// One statement where it can be bound, and one lock on the file for all keys.
+    fn run_all_on(
+        &self,
+        connection: &Connection,
+        query: &Query,
+        keys: &[&str],
+        each: &mut Each<'_>,
+    ) -> bool {
+        let bound = self.bound.as_ref().and_then(|(sql, literals)| {
+            let statement = connection.prepare_cached(sql).ok()?;
+            Some((statement, literals))
+        });
+        let Some((mut statement, literals)) = bound else {
+            let mut keys = keys.iter();
+            return keys.all(|key| each(key, &mut || self.run_on(connection, query, key)));
+        };
+        // Without it every statement would lock the file and let go of it again.
+        let locked = run_plain(connection, "BEGIN");
+        let all_well = keys.iter().all(|key| {
+            let mut run = || self.run_bound(connection, &mut statement, literals, key);
+            each(key, &mut run)
+        });
+        if locked {
+            run_plain(connection, "COMMIT");
+        }
+        all_well
     }
 
     fn take(&self) -> Result<Connection, Failure> {
@@ -85,15 +137,7 @@ impl Database {
         if let Some((sql, literals)) = &self.bound
             && let Ok(mut statement) = connection.prepare_cached(sql)
         {
-            for (index, literal) in literals.iter().enumerate() {
-                if statement
-                    .raw_bind_parameter(index + 1, fill_literal(literal, key))
-                    .is_err()
-                {
-                    break;
-                }
-            }
-            return self.rows(connection, &mut statement);
+            return self.run_bound(connection, &mut statement, literals, key);
         }
         let mut sql = Vec::new();
         query.fill(key, &mut sql, quote);
@@ -117,6 +161,20 @@ impl Database {
                 Err(Failure::Untold(ErrorKind::Rejected, text))
             }
         }
+    }
+
+    fn run_bound(
+        &self,
+        connection: &Connection,
+        statement: &mut Statement<'_>,
+        literals: &[Literal],
+        key: &str,
+    ) -> Result<Rows, Failure> {
+        for (index, literal) in literals.iter().enumerate() {
+            let bound = statement.raw_bind_parameter(index + 1, fill_literal(literal, key));
+            bound.map_err(|error| self.failed(&error))?;
+        }
+        self.rows(connection, statement)
     }
 
     fn rows(
@@ -153,6 +211,12 @@ impl Database {
         );
         Failure::Untold(ErrorKind::Rejected, text)
     }
+}
+
+/// Runs a statement without rows; whether it worked.
+fn run_plain(connection: &Connection, sql: &str) -> bool {
+    let statement = connection.prepare_cached(sql);
+    statement.is_ok_and(|mut statement| statement.execute([]).is_ok())
 }
 
 /// A value as sqlite3_column_text gives it.

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use config::Config;
-use tables::{BAD_KEY_SIZE, Nulls, Open, Table, TableError, Tables, base64_decoded};
+use tables::{Answer, BAD_KEY_SIZE, Nulls, Open, Table, TableError, Tables, base64_decoded};
 
 use super::Fatal;
 use super::options::Options;
@@ -57,6 +57,25 @@ impl Maps {
             }
         }
         Ok(None)
+    }
+
+    /// The answers for many keys in their order, up to the first failure.
+    pub(super) async fn lookup_all(&self, keys: &[Vec<u8>]) -> Vec<Result<Option<Vec<u8>>, Fatal>> {
+        if self.specs.len() == 1
+            && let Ok(table) = self.table(0)
+            && let Some(answers) = table.lookup_together(keys).await
+        {
+            let bytes = |answer: Answer| Ok(answer?.map(String::into_bytes));
+            return answers.into_iter().map(bytes).collect();
+        }
+        let mut answers = Vec::with_capacity(keys.len());
+        for key in keys {
+            answers.push(self.lookup(key).await);
+            if answers.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        answers
     }
 
     /// The value, or with `-F` what its base64 stands for; what is not base64 is reported.

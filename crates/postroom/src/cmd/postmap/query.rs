@@ -1,18 +1,22 @@
 //! `-q KEY` and `-q -`: keys from the command line or standard input.
 //!
-//! Many keys are looked up side by side; output and messages keep the order of the keys.
+//! Many keys are looked up side by side, in chunks; output and messages keep the order of the keys.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::ExitCode;
 use std::sync::Arc;
+
+use tokio::task::JoinHandle;
 
 use super::maps::Maps;
 use super::{Fatal, print_all};
 use crate::cmd::tool_log::holding;
 
-/// How many lookups of `-q -` are under way at a time; the pool bounds the connections.
-const AHEAD: usize = 64;
+/// How many keys of `-q -` are looked up together.
+const CHUNK: usize = 32;
+/// How many chunks are under way at a time; the pool bounds the connections.
+const AHEAD: usize = 8;
 
 /// Looks up one key.
 pub(super) async fn query_one(maps: &Maps, key: &[u8]) -> Result<ExitCode, Fatal> {
@@ -24,7 +28,14 @@ pub(super) async fn query_one(maps: &Maps, key: &[u8]) -> Result<ExitCode, Fatal
     Ok(ExitCode::SUCCESS)
 }
 
-type Running = tokio::task::JoinHandle<(Vec<u8>, (Result<Option<Vec<u8>>, Fatal>, String))>;
+type Running = JoinHandle<Chunk>;
+
+/// Keys, what came of them up to the first failure, and what was logged meanwhile.
+struct Chunk {
+    keys: Vec<Vec<u8>>,
+    outcomes: Vec<Result<Option<Vec<u8>>, Fatal>>,
+    log: String,
+}
 
 /// Looks up every line of standard input.
 pub(super) async fn query_stdin(maps: &Arc<Maps>) -> Result<ExitCode, Fatal> {
@@ -34,21 +45,45 @@ pub(super) async fn query_stdin(maps: &Arc<Maps>) -> Result<ExitCode, Fatal> {
     let mut found = false;
     loop {
         // Reading may block: nothing may be under way then.
-        let full = if input.buffer().is_empty() {
-            0
-        } else {
-            AHEAD - 1
-        };
-        while running.len() > full {
+        let may_block = !has_line(&input);
+        while running.len() >= if may_block { 1 } else { AHEAD } {
             let Some(next) = running.pop_front() else {
                 break;
             };
-            match tell(next, maps.separator, &mut output).await {
-                Ok(hit) => found |= hit,
-                // What was not written yet is lost, as with Postfix.
-                Err(fatal) => return Err(fatal),
-            }
+            // After a failure, what was not written yet is lost, as with Postfix.
+            found |= tell(next, maps.separator, &mut output).await?;
         }
+        let keys = read_keys(&mut input)?;
+        if keys.is_empty() {
+            break;
+        }
+        let maps = maps.clone();
+        running.push_back(tokio::spawn(async move {
+            let (outcomes, log) = holding(maps.lookup_all(&keys)).await;
+            Chunk {
+                keys,
+                outcomes,
+                log,
+            }
+        }));
+    }
+    output.finish()?;
+    Ok(if found {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Whether a line can be read without waiting.
+fn has_line<R: Read>(input: &BufReader<R>) -> bool {
+    input.buffer().contains(&b'\n')
+}
+
+/// The next line, and those that are there already, up to a chunk; none at the end.
+fn read_keys<R: Read>(input: &mut BufReader<R>) -> Result<Vec<Vec<u8>>, Fatal> {
+    let mut keys = Vec::with_capacity(CHUNK);
+    while keys.len() < CHUNK && (keys.is_empty() || has_line(input)) {
         let mut key = Vec::new();
         let size = input
             .read_until(b'\n', &mut key)
@@ -59,18 +94,9 @@ pub(super) async fn query_stdin(maps: &Arc<Maps>) -> Result<ExitCode, Fatal> {
         if key.last() == Some(&b'\n') {
             key.pop();
         }
-        let maps = maps.clone();
-        running.push_back(tokio::spawn(async move {
-            let outcome = holding(maps.lookup(&key)).await;
-            (key, outcome)
-        }));
+        keys.push(key);
     }
-    output.finish()?;
-    Ok(if found {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(keys)
 }
 
 /// Standard output in blocks of 4 KiB, as Postfix's streams write it: when an error ends the run,
@@ -98,18 +124,25 @@ impl Output {
     }
 }
 
-/// Waits for a lookup and writes what came of it. True for a hit.
+/// Waits for a chunk and writes what came of it. True when there was a hit.
 async fn tell(running: Running, separator: &[u8], output: &mut Output) -> Result<bool, Fatal> {
-    let (key, (outcome, log)) = running
+    let chunk = running
         .await
         .map_err(|error| Fatal(format!("lookup ended early: {error}")))?;
-    if !log.is_empty() {
-        eprint!("{log}");
+    if !chunk.log.is_empty() {
+        eprint!("{}", chunk.log);
     }
-    let Some(value) = outcome? else {
-        return Ok(false);
-    };
-    let line = [&key[..], separator, &value, b"\n"].concat();
-    output.push(&line)?;
-    Ok(true)
+    let mut found = false;
+    let mut line = Vec::new();
+    for (key, outcome) in chunk.keys.iter().zip(chunk.outcomes) {
+        if let Some(value) = outcome? {
+            found = true;
+            line.clear();
+            for part in [key, separator, &value, b"\n"] {
+                line.extend_from_slice(part);
+            }
+            output.push(&line)?;
+        }
+    }
+    Ok(found)
 }
