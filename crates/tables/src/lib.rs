@@ -24,6 +24,7 @@ mod open;
 mod option_file;
 mod parameters;
 mod pattern;
+mod posix;
 mod simple;
 mod spec;
 mod sql;

@@ -288,7 +288,12 @@ fn read_file(tables: &Tables, path: &str, depth: usize) -> Result<String, TableE
         )
     })?;
     let mut content = String::new();
-    for line in lines::logical(&bytes) {
+    let mut problems = Vec::new();
+    let lines = lines::logical(&bytes, path, &mut problems);
+    for problem in problems {
+        tracing::warn!("{problem}");
+    }
+    for line in lines {
         content.push_str(&String::from_utf8_lossy(&line.bytes));
         content.push('\n');
     }

@@ -83,8 +83,12 @@ impl Table {
                 Fold::Ascii => table.lookup(&key.to_ascii_lowercase()).await,
                 Fold::No => table.lookup(key).await,
             },
-            Engine::Union(tables) => union(tables, key).await,
-            Engine::Pipe(tables) => pipe(tables, key).await,
+            Engine::Union(tables) => union(tables, key)
+                .await
+                .map_err(|error| self.failed_in(error)),
+            Engine::Pipe(tables) => pipe(tables, key)
+                .await
+                .map_err(|error| self.failed_in(error)),
             Engine::Proxied(table) => boxed(table, key).await.map_err(|error| self.failed(error)),
             _ => self.lookup_in_memory(key),
         }
@@ -95,8 +99,12 @@ impl Table {
         match std::str::from_utf8(key) {
             Ok(key) => self.lookup(key).await,
             Err(_) => {
+                if let (Engine::Pattern(table), Fold::Ascii) = (&self.inner.engine, self.inner.fold)
+                {
+                    return table.lookup(self.spec(), key);
+                }
                 if self.inner.fold != Fold::Ascii {
-                    let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
+                    let shown = crate::lines::shown(key);
                     let spec = self.spec();
                     tracing::warn!(
                         "{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint"
@@ -139,7 +147,7 @@ impl Table {
             Engine::Static(value) => Some(value.clone()),
             Engine::Environment => std::env::var(&*folded()).ok(),
             Engine::Accounts(accounts) => return accounts.lookup(self.spec(), &folded()),
-            Engine::Pattern(table) => table.lookup(key),
+            Engine::Pattern(table) => return table.lookup(self.spec(), key.as_bytes()),
             Engine::Cidr(table) => table.lookup(key),
             Engine::Random(values) => values.get(fastrand::usize(..values.len())).cloned(),
             Engine::Broken(error) => return Err(self.failed(error.clone())),
@@ -150,6 +158,11 @@ impl Table {
             // The callers have dealt with these.
             Engine::Sql(_) | Engine::Union(_) | Engine::Pipe(_) | Engine::Proxied(_) => None,
         })
+    }
+
+    /// A lookup that failed in a table that this one is made of.
+    fn failed_in(&self, error: TableError) -> TableError {
+        error.passed_on(self.spec())
     }
 
     fn failed(&self, error: TableError) -> TableError {
@@ -166,13 +179,18 @@ pub(crate) fn boxed<'a>(
     Box::pin(table.lookup(key))
 }
 
-/// `unionmap:`: all answers, joined by commas.
+/// `unionmap:`: all answers, joined by commas. Empty ones at the beginning leave no trace.
 async fn union(tables: &[Table], key: &str) -> Answer {
-    let mut values = Vec::new();
+    let mut values = String::new();
     for table in tables {
-        values.extend(boxed(table, key).await?);
+        if let Some(value) = boxed(table, key).await? {
+            if !values.is_empty() {
+                values.push(',');
+            }
+            values.push_str(&value);
+        }
     }
-    Ok((!values.is_empty()).then(|| values.join(",")))
+    Ok(Some(values).filter(|values| !values.is_empty()))
 }
 
 /// `pipemap:`: each answer is the key for the next table.

@@ -32,20 +32,33 @@ impl TextTable {
     /// Reads the source at `path`; keys are folded when `fold` says so.
     pub fn load(spec: &str, path: &Path, fold: bool) -> Result<TextTable, TableError> {
         let source = std::fs::read(path).map_err(|error| {
+            let what = match error.kind() {
+                std::io::ErrorKind::IsADirectory => "read",
+                _ => "open database",
+            };
             TableError::operator(
                 spec,
-                format!("open database {}: {}", path.display(), os_text(&error)),
+                format!("{what} {}: {}", path.display(), os_text(&error)),
             )
         })?;
-        Ok(TextTable::parse(&source, fold))
+        let mut indented = Vec::new();
+        let table = TextTable::read(&source, &path.display().to_string(), fold, &mut indented);
+        for problem in indented {
+            tracing::warn!("{problem}");
+        }
+        Ok(table)
     }
 
     /// Parses a source. Lines that make no sense are left out and reported by [`TextTable::problems`].
     pub fn parse(source: &[u8], fold: bool) -> TextTable {
+        TextTable::read(source, "", fold, &mut Vec::new())
+    }
+
+    fn read(source: &[u8], path: &str, fold: bool, indented: &mut Vec<String>) -> TextTable {
         let mut table = TextTable::default();
-        for line in lines::logical(source) {
-            if let Err(text) = table.add(&line.bytes, fold, line.last) {
-                table.problem(line.last, text);
+        for line in lines::logical(source, path, indented) {
+            if let Err(text) = table.add(&line.bytes, fold, line.number) {
+                table.problem(line.number, text);
             }
         }
         table
@@ -74,7 +87,7 @@ impl TextTable {
         let text = std::str::from_utf8(bytes).map_err(|_| {
             format!(
                 "non-UTF-8 input \"{}\" -- ignoring this line",
-                String::from_utf8_lossy(bytes)
+                lines::shown(bytes)
             )
         })?;
         let end = key_end(text)
