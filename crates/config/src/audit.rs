@@ -172,18 +172,24 @@ fn references(value: &str, found: &mut Audit) -> Vec<String> {
 /// The parameters of lookup tables whose settings live in files or in main.cf, by table type.
 fn table_parameters(kind: &str) -> Option<Vec<&'static str>> {
     // With the additions of releases after 3.7: charset, encoding, idle_interval, retry_interval.
+    // Postroom's own begin with postroom_.
     const MYSQL: &str = "\
         additional_conditions charset dbname domain expansion_limit hosts idle_interval \
-        option_file option_group password query require_result_set result_format \
+        option_file option_group password postroom_table_cache_negative_ttl \
+        postroom_table_cache_size postroom_table_cache_ttl postroom_table_stale_ttl query \
+        require_result_set result_format \
         retry_interval select_field table tls_CAfile tls_CApath tls_cert_file tls_ciphers \
         tls_key_file tls_verify_cert user where_field";
     const PGSQL: &str = "\
         additional_conditions dbname domain encoding expansion_limit hosts idle_interval \
-        password query result_format retry_interval select_field select_function table user \
+        password postroom_table_cache_negative_ttl postroom_table_cache_size \
+        postroom_table_cache_ttl postroom_table_stale_ttl query result_format retry_interval \
+        select_field select_function table user \
         where_field";
     const SQLITE: &str = "\
-        additional_conditions dbpath domain expansion_limit query result_format select_field \
-        table where_field";
+        additional_conditions dbpath domain expansion_limit postroom_table_cache_negative_ttl \
+        postroom_table_cache_size postroom_table_cache_ttl postroom_table_stale_ttl query \
+        result_format select_field table where_field";
     const LDAP: &str = "\
         bind bind_dn bind_pw cache cache_expiry cache_size chase_referrals debuglevel \
         dereference domain expansion_limit leaf_result_attribute query_filter \

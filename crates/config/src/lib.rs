@@ -35,4 +35,4 @@ pub use config::Config;
 pub use environment::{Environment, Interface};
 pub use error::{ConfigError, Mistake, Origin};
 pub use lines::split_name_value;
-pub use values::split_list;
+pub use values::{parse_time, split_list};

@@ -9,6 +9,7 @@ pub mod date;
 pub mod dsn;
 pub mod fold;
 pub mod host;
+pub mod mime;
 pub mod status;
 pub mod token;
 

@@ -113,7 +113,7 @@ impl Explainer {
             .iter()
             .find(|service| service.kind == ServiceKind::Inet && service.command == "smtpd");
         let config = smtpd.map_or_else(|| config.clone(), |service| config.for_service(service));
-        let tables = Tables::new(&config);
+        let tables = Tables::without_cache(&config);
         let machine: Vec<IpAddr> = environment
             .interfaces
             .iter()

@@ -164,7 +164,9 @@ impl CidrTable {
         let mut rules = Vec::new();
         let mut problems = Vec::new();
         let mut open = Vec::new();
-        for line in lines::logical(source, path, &mut problems) {
+        let (lines, stray) = lines::logical(source);
+        problems.extend(stray.map(|stray| format!("{path}: {stray}")));
+        for line in lines {
             let text = lines::shown(&line.bytes);
             match parse_rule(text.trim_ascii(), !open.is_empty()) {
                 Ok(rule) => {

@@ -8,36 +8,48 @@
 //! | `open` | [`Tables`]: from `type:name` to a table |
 //! | `table` | [`Table`], [`TableList`]: the lookups |
 //! | `sql` | what `mysql:`, `pgsql:` and `sqlite:` share: templates, filters, limits, pool, failover; below it the three drivers |
-//! | `text` | `hash:`, `btree:`, `texthash:`, read from their source text |
+//! | `front` | what stands in front of tables on servers: shared queries, the cache |
+//! | `text`, `source` | `hash:`, `btree:`, `texthash:`, read from their source text |
+//! | `lmdb` | `lmdb:`, read and written |
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
 //! | `simple` | `inline:`, `static:`, `environ:`, `fail:` |
 //! | `accounts` | `unix:`, the accounts of the machine |
 //! | `lists` | [`MatchList`] (domains) and [`CidrList`] (networks) |
 //! | `parameters` | a table's settings, from its file or from main.cf |
+//! | `statistics` | what was looked up, counted |
 
 mod accounts;
+mod base64;
 mod cidr;
 mod error;
+mod front;
 mod lines;
 mod lists;
+mod lmdb;
 mod open;
 mod option_file;
 mod parameters;
 mod pattern;
 mod posix;
 mod simple;
+mod source;
 mod spec;
 mod sql;
+mod statistics;
 mod table;
 mod text;
 
+pub use base64::{base64, base64_decoded};
 pub use cidr::Network;
 pub use error::{ErrorKind, TableError};
 pub use lists::{Check, CidrList, MatchList};
+pub use lmdb::{BAD_KEY_SIZE, BadKeySize, Keep, LmdbEditor, Nulls, lmdb_path};
 pub use open::{Open, Tables};
+pub use source::{NoEntry, SourceLine, alias_entry, file_content, map_entry, source_lines};
 pub use spec::{TYPES, split_specs};
+pub use statistics::{LATENCY_BOUNDS, Latency, PoolStatistics, Statistics, TableStatistics};
 pub use table::{Table, TableList};
-pub use text::{SourceProblem, TextTable};
+pub use text::{Format, Reading, SourceProblem, TextTable};
 
 /// Found (`Some`, possibly empty), not found (`None`), or failed.
 pub type Answer = Result<Option<String>, TableError>;

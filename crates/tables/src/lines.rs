@@ -8,20 +8,21 @@ pub(crate) struct Line {
 }
 
 /// Joins physical lines that start with white space to the line before. Comments and blank lines
-/// vanish and do not end a continuation. A first line that starts with white space is reported and left out, with
-/// what continues it. `path` is for that message.
-pub(crate) fn logical(source: &[u8], path: &str, problems: &mut Vec<String>) -> Vec<Line> {
+/// vanish and do not end a continuation. A first line that starts with white space belongs to nothing; what is to be
+/// said of it is the second value.
+pub(crate) fn logical(source: &[u8]) -> (Vec<Line>, Option<String>) {
     let mut lines = join(source);
     let indented = |line: &Line| line.bytes[0].is_ascii_whitespace();
+    let mut stray = None;
     if lines.first().is_some_and(indented) {
         let line = lines.remove(0).bytes;
         let rest = if line.len() > 30 { "..." } else { "" };
         let line = shown(&line[..line.len().min(30)]);
-        problems.push(format!(
-            "{path}: logical line must not start with whitespace: \"{line}{rest}\""
+        stray = Some(format!(
+            "logical line must not start with whitespace: \"{line}{rest}\""
         ));
     }
-    lines
+    (lines, stray)
 }
 
 fn join(source: &[u8]) -> Vec<Line> {
@@ -59,8 +60,7 @@ mod tests {
 
     #[test]
     fn comments_do_not_end_a_continuation() {
-        let mut problems = Vec::new();
-        let lines = logical(b"# c\na b\n\n# c\n c\nd e\n", "t", &mut problems);
+        let (lines, stray) = logical(b"# c\na b\n\n# c\n c\nd e\n");
         assert_eq!(lines.len(), 2);
         assert_eq!(
             (lines[0].number, lines[0].bytes.as_slice()),
@@ -70,16 +70,14 @@ mod tests {
             (lines[1].number, lines[1].bytes.as_slice()),
             (6, &b"d e"[..])
         );
-        assert!(problems.is_empty());
+        assert_eq!(stray, None);
     }
 
     #[test]
     fn a_first_line_does_not_continue_anything() {
-        let mut problems = Vec::new();
-        assert_eq!(logical(b"\n a b\n c\nd e\n", "t", &mut problems).len(), 1);
-        assert_eq!(
-            problems,
-            ["t: logical line must not start with whitespace: \" a b c\""]
-        );
+        let (lines, stray) = logical(b"\n a b\n c\nd e\n");
+        assert_eq!(lines.len(), 1);
+        let text = "logical line must not start with whitespace: \" a b c\"";
+        assert_eq!(stray.as_deref(), Some(text));
     }
 }

@@ -288,10 +288,9 @@ fn read_file(tables: &Tables, path: &str, depth: usize) -> Result<String, TableE
         )
     })?;
     let mut content = String::new();
-    let mut problems = Vec::new();
-    let lines = lines::logical(&bytes, path, &mut problems);
-    for problem in problems {
-        tracing::warn!("{problem}");
+    let (lines, stray) = lines::logical(&bytes);
+    if let Some(stray) = stray {
+        tracing::warn!("{path}: {stray}");
     }
     for line in lines {
         content.push_str(&String::from_utf8_lossy(&line.bytes));

@@ -1,20 +1,25 @@
 //! From `type:name` to a table: what is open, and what a type's name and settings mean.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use config::Config;
 
 use crate::accounts::Accounts;
+use crate::base64::base64;
 use crate::cidr::CidrTable;
 use crate::error::TableError;
+use crate::front::{Front, Sharing};
 use crate::lists::{CidrList, MatchList};
+use crate::lmdb::{LmdbTable, Nulls};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
-use crate::sql::{Engine as SqlEngine, Pool, SqlTable, Target};
-use crate::table::{Engine, Fold, Table, TableList};
-use crate::text::TextTable;
+use crate::source::file_content;
+use crate::sql::{Engine as SqlEngine, Patience, Pool, SqlTable, Target};
+use crate::statistics::{Counters, Statistics};
+use crate::table::{Engine, Fold, Inner, Table, TableList};
+use crate::text::{Format, Reading, TextTable};
 use crate::{simple, spec};
 
 /// Opens tables by `type:name`. Clones share what is open: a table that is named twice is read
@@ -26,10 +31,13 @@ pub struct Tables {
 
 struct Shared {
     config: Config,
+    /// Whether every lookup asks by itself.
+    alone: bool,
     ascii_only: bool,
     open: Mutex<HashMap<(String, Open), Table>>,
     files: Mutex<BTreeSet<PathBuf>>,
     pools: Mutex<HashMap<Target, Arc<Pool>>>,
+    counters: Mutex<BTreeMap<String, Arc<Counters>>>,
     proxied: OnceLock<BTreeSet<String>>,
 }
 
@@ -38,27 +46,53 @@ struct Shared {
 pub struct Open {
     /// Whether keys are folded to lower case; `postmap -f` switches it off.
     pub fold: bool,
+    /// Whether keys and values must be UTF-8 where `smtputf8_enable` says so; `postmap -u` switches it off.
+    pub utf8: bool,
+    /// Whether the values in source texts are names of files (`postmap -F`).
+    pub files: bool,
+    /// Whether stored keys and values end with a NUL (`postmap -n`, `-N`).
+    pub nulls: Nulls,
+    /// The syntax of `hash:` and `btree:` sources.
+    pub format: Format,
 }
 
 impl Default for Open {
     fn default() -> Open {
-        Open { fold: true }
+        Open {
+            fold: true,
+            utf8: true,
+            files: false,
+            nulls: Nulls::Either,
+            format: Format::Either,
+        }
     }
 }
 
 impl Tables {
     /// Tables as the configuration describes them. Nothing is opened yet.
     pub fn new(config: &Config) -> Tables {
+        Tables::build(config, false)
+    }
+
+    /// The same for a tool that shows what the database says now: nothing is remembered, and no
+    /// lookup shares the query of another.
+    pub fn without_cache(config: &Config) -> Tables {
+        Tables::build(config, true)
+    }
+
+    fn build(config: &Config, alone: bool) -> Tables {
         let ascii_only = config
             .raw("smtputf8_enable")
             .is_some_and(|value| value.trim().eq_ignore_ascii_case("no"));
         Tables {
             shared: Arc::new(Shared {
                 config: config.clone(),
+                alone,
                 ascii_only,
                 open: Mutex::default(),
                 files: Mutex::default(),
                 pools: Mutex::default(),
+                counters: Mutex::default(),
                 proxied: OnceLock::new(),
             }),
         }
@@ -81,8 +115,18 @@ impl Tables {
         if let Some(table) = lock().get(&known) {
             return Ok(table.clone());
         }
-        let fold = if how.fold { self.folding() } else { Fold::No };
-        let table = Table::new(spec, fold, self.engine(spec, how)?);
+        let table = Table::new(Inner {
+            spec: spec.to_string(),
+            fold: if how.fold {
+                self.folding(how)
+            } else {
+                Fold::No
+            },
+            utf8: how.utf8 && !self.shared.ascii_only,
+            files: how.files,
+            engine: self.engine(spec, how)?,
+            counters: self.counters(spec),
+        });
         lock().insert(known, table.clone());
         Ok(table)
     }
@@ -110,7 +154,14 @@ impl Tables {
     pub fn open_lenient(&self, spec: &str) -> Table {
         self.open(spec).unwrap_or_else(|error| {
             tracing::warn!("{spec} is unavailable. {error}");
-            Table::new(spec, Fold::No, Engine::Broken(error))
+            Table::new(Inner {
+                spec: spec.to_string(),
+                fold: Fold::No,
+                utf8: true,
+                files: false,
+                engine: Engine::Broken(error),
+                counters: self.counters(spec),
+            })
         })
     }
 
@@ -143,6 +194,44 @@ impl Tables {
             .collect()
     }
 
+    /// What was looked up so far, and how the connections to the databases stand.
+    pub fn statistics(&self) -> Statistics {
+        let counters = self.shared.counters.lock();
+        let tables = counters
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|(spec, counters)| counters.read(spec))
+            .collect();
+        let pools = self.shared.pools.lock();
+        let mut pools: Vec<_> = pools
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(|pool| pool.statistics())
+            .collect();
+        pools.sort();
+        Statistics { tables, pools }
+    }
+
+    /// What stands in front of a table on a server. `parameters` are the table's own, where it has any.
+    pub(crate) fn front(
+        &self,
+        spec: &str,
+        parameters: Option<&Parameters>,
+        sharing: Sharing,
+    ) -> Result<Option<Front>, TableError> {
+        if self.shared.alone {
+            return Ok(None);
+        }
+        let counters = self.counters(spec);
+        Front::open(spec, self.config(), parameters, sharing, counters)
+    }
+
+    fn counters(&self, spec: &str) -> Arc<Counters> {
+        let counters = self.shared.counters.lock();
+        let mut counters = counters.unwrap_or_else(PoisonError::into_inner);
+        counters.entry(spec.to_string()).or_default().clone()
+    }
+
     pub(crate) fn note_file(&self, path: impl Into<PathBuf>) {
         self.shared
             .files
@@ -172,12 +261,14 @@ impl Tables {
             .unwrap_or_else(PoisonError::into_inner);
         pools
             .entry(target)
-            .or_insert_with_key(|target| Arc::new(Pool::new(target.clone(), connections)))
+            .or_insert_with_key(|target| {
+                Arc::new(Pool::new(target.clone(), connections, Patience::default()))
+            })
             .clone()
     }
 
-    fn folding(&self) -> Fold {
-        if self.shared.ascii_only {
+    fn folding(&self, how: Open) -> Fold {
+        if self.shared.ascii_only || !how.utf8 {
             Fold::Ascii
         } else {
             Fold::Unicode
@@ -202,8 +293,12 @@ impl Tables {
             "pgsql" => sql(SqlEngine::PgSql),
             "sqlite" => sql(SqlEngine::Sqlite),
             "hash" | "btree" | "texthash" => self.text(full, kind, name, how),
-            "inline" => Ok(Engine::Inline(simple::parse_inline(full, name, how.fold)?)),
-            "static" => Ok(Engine::Static(simple::parse_static(full, name)?)),
+            "lmdb" => Ok(Engine::Lmdb(LmdbTable::open(full, name, how.nulls)?)),
+            "inline" => self.inline(full, name, how),
+            "static" => {
+                let value = simple::parse_static(full, name)?;
+                self.content(full, value, how).map(Engine::Static)
+            }
             "fail" => Ok(Engine::Fail),
             "environ" => Ok(Engine::Environment),
             "unix" => Ok(Engine::Accounts(Accounts::open(full, name)?)),
@@ -230,14 +325,44 @@ impl Tables {
 
     fn text(&self, full: &str, kind: &str, name: &str, how: Open) -> Result<Engine, TableError> {
         self.note_file(name);
-        let table = TextTable::load(full, name.as_ref(), how.fold)?;
+        let reading = Reading {
+            fold: how.fold,
+            files: how.files,
+            format: match kind {
+                "texthash" => Format::Map,
+                _ => how.format,
+            },
+        };
+        let table = TextTable::load(full, name.as_ref(), &reading)?;
         // For `hash:` these were reported when postmap built the table; a lookup says nothing.
         if kind == "texthash" {
             for problem in table.problems() {
-                tracing::warn!("{name}, {problem}");
+                tracing::warn!("{}", problem.in_file(name));
             }
         }
         Ok(Engine::Text(table))
+    }
+
+    fn inline(&self, full: &str, name: &str, how: Open) -> Result<Engine, TableError> {
+        let mut entries = simple::parse_inline(full, name, how.fold)?;
+        for value in entries.values_mut() {
+            *value = self.content(full, std::mem::take(value), how)?;
+        }
+        Ok(Engine::Inline(entries))
+    }
+
+    /// The value, or the content of the files that it names in base64.
+    fn content(&self, full: &str, value: String, how: Open) -> Result<String, TableError> {
+        if !how.files {
+            return Ok(value);
+        }
+        match file_content(&value) {
+            Ok(content) => Ok(base64(&content)),
+            Err(error) => {
+                let text = format!("{error}: \"{full}\"; need names of files");
+                Err(TableError::operator(full, text))
+            }
+        }
     }
 
     fn members(

@@ -2,6 +2,7 @@
 //! (`mysql:name`, where the parameters are `name_hosts`, `name_query`, …).
 
 use std::path::Path;
+use std::time::Duration;
 
 use config::Config;
 use config::table_file::TableFile;
@@ -118,6 +119,31 @@ impl Parameters {
             }
             _ => Ok(i64::from(number)),
         }
+    }
+
+    /// A time with a unit, in seconds where there is none; `None` where it is not set.
+    pub fn time(&self, name: &str) -> Result<Option<Duration>, TableError> {
+        self.parsed(name, "time", |text| config::parse_time(text, 's'))
+    }
+
+    /// A whole number of any size; `None` where it is not set.
+    pub fn whole(&self, name: &str) -> Result<Option<i64>, TableError> {
+        self.parsed(name, "numerical", |text| text.parse().ok())
+    }
+
+    fn parsed<T>(
+        &self,
+        name: &str,
+        what: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, TableError> {
+        let Some(text) = self.get(name)? else {
+            return Ok(None);
+        };
+        parse(text.trim()).map(Some).ok_or_else(|| {
+            let shown = self.shown(name);
+            self.error(format!("bad {what} configuration: {shown} = {text}"))
+        })
     }
 
     /// An error about these settings, opened with the file's name where there is a file.

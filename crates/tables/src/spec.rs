@@ -4,8 +4,8 @@ use crate::error::TableError;
 
 /// The table types that can be opened, sorted: what `postconf -m` prints.
 pub static TYPES: &[&str] = &[
-    "btree", "cidr", "environ", "fail", "hash", "inline", "mysql", "pcre", "pgsql", "pipemap",
-    "proxy", "randmap", "regexp", "sqlite", "static", "texthash", "unionmap", "unix",
+    "btree", "cidr", "environ", "fail", "hash", "inline", "lmdb", "mysql", "pcre", "pgsql",
+    "pipemap", "proxy", "randmap", "regexp", "sqlite", "static", "texthash", "unionmap", "unix",
 ];
 
 /// Splits a list of tables at commas and white space; braces keep their content together.
@@ -93,7 +93,7 @@ pub(crate) fn unsupported(spec: &str, kind: &str) -> TableError {
         "ldap" | "nis" | "nisplus" | "netinfo" => {
             "export the data to mysql:, pgsql:, sqlite: or hash:"
         }
-        "lmdb" | "cdb" | "dbm" | "sdbm" => "use hash:, which is read from the source text",
+        "cdb" | "dbm" | "sdbm" => "use hash:, which is read from the source text",
         "socketmap" | "tcp" | "memcache" => "use mysql:, pgsql: or sqlite: directly",
         _ => "`postconf -m` lists the types",
     };

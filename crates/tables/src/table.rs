@@ -4,14 +4,19 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::Answer;
 use crate::accounts::Accounts;
+use crate::base64::base64;
 use crate::cidr::CidrTable;
 use crate::error::{ErrorKind, TableError};
+use crate::lmdb::LmdbTable;
 use crate::pattern::PatternTable;
+use crate::source::file_content;
 use crate::sql::SqlTable;
+use crate::statistics::Counters;
 use crate::text::TextTable;
+use crate::{Answer, lines};
 
 /// How keys are folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +32,19 @@ pub struct Table {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    spec: String,
-    fold: Fold,
-    engine: Engine,
+pub(crate) struct Inner {
+    pub spec: String,
+    pub fold: Fold,
+    pub utf8: bool,
+    pub files: bool,
+    pub engine: Engine,
+    pub counters: Arc<Counters>,
 }
 
 pub(crate) enum Engine {
     Sql(Box<SqlTable>),
     Text(TextTable),
+    Lmdb(LmdbTable),
     Inline(HashMap<String, String>),
     Static(String),
     Fail,
@@ -57,10 +66,9 @@ impl std::fmt::Debug for Table {
 }
 
 impl Table {
-    pub(crate) fn new(spec: &str, fold: Fold, engine: Engine) -> Table {
-        let spec = spec.to_string();
+    pub(crate) fn new(inner: Inner) -> Table {
         Table {
-            inner: Arc::new(Inner { spec, fold, engine }),
+            inner: Arc::new(inner),
         }
     }
 
@@ -77,6 +85,17 @@ impl Table {
 
     /// Looks up a key as given; the table folds it.
     pub async fn lookup(&self, key: &str) -> Answer {
+        if let Engine::Proxied(table) = &self.inner.engine {
+            let answer = boxed(table, key).await;
+            return answer.map_err(|error| self.failed(error));
+        }
+        let start = Instant::now();
+        let answer = self.ask(key).await;
+        self.inner.counters.lookup(&answer, start.elapsed());
+        answer
+    }
+
+    async fn ask(&self, key: &str) -> Answer {
         match &self.inner.engine {
             Engine::Sql(table) => match self.inner.fold {
                 Fold::Unicode => table.lookup(&mail::fold(key)).await,
@@ -85,53 +104,89 @@ impl Table {
             },
             Engine::Union(tables) => union(tables, key)
                 .await
-                .map_err(|error| self.failed_in(error)),
+                .map_err(|error| error.passed_on(self.spec())),
             Engine::Pipe(tables) => pipe(tables, key)
                 .await
-                .map_err(|error| self.failed_in(error)),
-            Engine::Proxied(table) => boxed(table, key).await.map_err(|error| self.failed(error)),
+                .map_err(|error| error.passed_on(self.spec())),
             _ => self.lookup_in_memory(key),
         }
     }
 
-    /// Looks up a key that may not be UTF-8: such a key is reported and not found.
+    /// Looks up a key that may not be UTF-8: such a key is reported and not found, unless the table
+    /// was opened without UTF-8. Patterns then see its bytes.
     pub async fn lookup_bytes(&self, key: &[u8]) -> Answer {
         match std::str::from_utf8(key) {
             Ok(key) => self.lookup(key).await,
-            Err(_) => {
-                if let (Engine::Pattern(table), Fold::Ascii) = (&self.inner.engine, self.inner.fold)
-                {
-                    return table.lookup(self.spec(), key);
-                }
-                if self.inner.fold != Fold::Ascii {
-                    let shown = crate::lines::shown(key);
-                    let spec = self.spec();
-                    tracing::warn!(
-                        "{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint"
-                    );
-                }
+            Err(_) if self.inner.utf8 => {
+                self.report_non_utf8(key);
                 Ok(None)
+            }
+            Err(_) => match &self.inner.engine {
+                Engine::Pattern(table) => self.content(table.lookup(self.spec(), key)?),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// The answer of a table that holds bytes (`lmdb:`) and was opened without UTF-8; `None` for all others.
+    pub fn lookup_octets(&self, key: &[u8]) -> Option<Result<Option<Vec<u8>>, TableError>> {
+        match &self.inner.engine {
+            Engine::Lmdb(table) if !self.inner.utf8 => Some(match self.inner.fold {
+                Fold::No => table.get(key),
+                _ => table.get(&key.to_ascii_lowercase()),
+            }),
+            _ => None,
+        }
+    }
+
+    fn report_non_utf8(&self, key: &[u8]) {
+        let (shown, spec) = (lines::shown(key), self.spec());
+        tracing::warn!("{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint");
+    }
+
+    /// Keys and values of a table that can list them, for `postmap -s`; `None` for the others.
+    pub fn entries(&self) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, TableError> {
+        let bytes = |(key, value): (&str, &str)| (key.into(), value.into());
+        match &self.inner.engine {
+            Engine::Text(table) => Ok(Some(table.iter().map(bytes).collect())),
+            Engine::Lmdb(table) => table.entries().map(Some),
+            Engine::Inline(table) => {
+                let mut entries: Vec<_> = table.iter().map(|(k, v)| bytes((k, v))).collect();
+                entries.sort();
+                Ok(Some(entries))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn lookup_lmdb(&self, table: &LmdbTable, key: &str) -> Answer {
+        let Some(value) = table.get(key.as_bytes())? else {
+            return Ok(None);
+        };
+        match String::from_utf8(value) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                let shown = lines::shown(error.as_bytes());
+                let spec = self.spec();
+                tracing::warn!(
+                    "{spec}: key \"{key}\": non-UTF-8 value \"{shown}\": malformed UTF-8 or invalid codepoint"
+                );
+                Err(TableError::lookup(ErrorKind::Table, spec))
             }
         }
     }
 
-    /// The entries of a table that is kept in memory, for `postmap -s`; `None` for the others.
-    pub fn entries(&self) -> Option<Vec<(String, String)>> {
-        match &self.inner.engine {
-            Engine::Text(table) => Some(
-                table
-                    .iter()
-                    .map(|(k, v)| (k.to_string(), v.to_string()))
-                    .collect(),
-            ),
-            Engine::Inline(table) => {
-                let mut entries: Vec<_> =
-                    table.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-                entries.sort();
-                Some(entries)
-            }
-            Engine::Proxied(table) => table.entries(),
-            _ => None,
+    /// What a pattern gave, or the content of the files that it names in base64.
+    fn content(&self, value: Option<String>) -> Answer {
+        match value {
+            Some(names) if self.inner.files => match file_content(&names) {
+                Ok(content) => Ok(Some(base64(&content))),
+                Err(error) => {
+                    tracing::warn!("{}: {error}", self.spec());
+                    Err(TableError::lookup(ErrorKind::Operator, self.spec()))
+                }
+            },
+            value => Ok(value),
         }
     }
 
@@ -147,8 +202,11 @@ impl Table {
             Engine::Static(value) => Some(value.clone()),
             Engine::Environment => std::env::var(&*folded()).ok(),
             Engine::Accounts(accounts) => return accounts.lookup(self.spec(), &folded()),
-            Engine::Pattern(table) => return table.lookup(self.spec(), key.as_bytes()),
-            Engine::Cidr(table) => table.lookup(key),
+            Engine::Lmdb(table) => return self.lookup_lmdb(table, &folded()),
+            Engine::Pattern(table) => {
+                return self.content(table.lookup(self.spec(), key.as_bytes())?);
+            }
+            Engine::Cidr(table) => return self.content(table.lookup(key)),
             Engine::Random(values) => values.get(fastrand::usize(..values.len())).cloned(),
             Engine::Broken(error) => return Err(self.failed(error.clone())),
             Engine::Fail => {
@@ -158,11 +216,6 @@ impl Table {
             // The callers have dealt with these.
             Engine::Sql(_) | Engine::Union(_) | Engine::Pipe(_) | Engine::Proxied(_) => None,
         })
-    }
-
-    /// A lookup that failed in a table that this one is made of.
-    fn failed_in(&self, error: TableError) -> TableError {
-        error.passed_on(self.spec())
     }
 
     fn failed(&self, error: TableError) -> TableError {

@@ -1,11 +1,14 @@
 //! `hash:`, `btree:` and `texthash:`: read from the source text, in the syntax of postmap(1).
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
 
+use crate::base64::base64;
 use crate::error::{TableError, os_text};
 use crate::lines;
+use crate::source::{
+    NoEntry, SourceLine, alias_entry, file_content, looks_like_aliases, map_entry, source_lines,
+};
 
 /// A source text in memory.
 #[derive(Debug, Default)]
@@ -18,19 +21,45 @@ pub struct TextTable {
 /// Something about a line of the source that postmap(1) warns about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceProblem {
-    pub line: usize,
+    /// The first physical line; `None` for a line that belongs to nothing.
+    pub line: Option<usize>,
     pub text: String,
 }
 
-impl fmt::Display for SourceProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.text)
+impl SourceProblem {
+    /// The problem behind the name of the file.
+    pub fn in_file(&self, name: &str) -> String {
+        match self.line {
+            Some(line) => format!("{name}, line {line}: {}", self.text),
+            None => format!("{name}: {}", self.text),
+        }
     }
 }
 
+/// How a source is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// Whether keys are folded to lower case.
+    pub fold: bool,
+    /// Whether values are names of files, whose content in base64 is the value (`postmap -F`).
+    pub files: bool,
+    pub format: Format,
+}
+
+/// The syntax of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// `key value`, as postmap(1) has it.
+    Map,
+    /// `name: value`, as postalias(1) has it.
+    Aliases,
+    /// The first, unless every line has the look of the second: what a `hash:` was built with cannot be known.
+    Either,
+}
+
 impl TextTable {
-    /// Reads the source at `path`; keys are folded when `fold` says so.
-    pub fn load(spec: &str, path: &Path, fold: bool) -> Result<TextTable, TableError> {
+    /// Reads the source at `path`.
+    pub fn load(spec: &str, path: &Path, how: &Reading) -> Result<TextTable, TableError> {
         let source = std::fs::read(path).map_err(|error| {
             let what = match error.kind() {
                 std::io::ErrorKind::IsADirectory => "read",
@@ -41,23 +70,27 @@ impl TextTable {
                 format!("{what} {}: {}", path.display(), os_text(&error)),
             )
         })?;
-        let mut indented = Vec::new();
-        let table = TextTable::read(&source, &path.display().to_string(), fold, &mut indented);
-        for problem in indented {
-            tracing::warn!("{problem}");
-        }
-        Ok(table)
+        Ok(TextTable::parse(&source, how))
     }
 
     /// Parses a source. Lines that make no sense are left out and reported by [`TextTable::problems`].
-    pub fn parse(source: &[u8], fold: bool) -> TextTable {
-        TextTable::read(source, "", fold, &mut Vec::new())
-    }
-
-    fn read(source: &[u8], path: &str, fold: bool, indented: &mut Vec<String>) -> TextTable {
+    pub fn parse(source: &[u8], how: &Reading) -> TextTable {
         let mut table = TextTable::default();
-        for line in lines::logical(source, path, indented) {
-            if let Err(text) = table.add(&line.bytes, fold, line.number) {
+        let (lines, stray) = source_lines(source);
+        if let Some(text) = stray {
+            table.problems.push(SourceProblem { line: None, text });
+        }
+        let aliases = match how.format {
+            Format::Map => false,
+            Format::Aliases => true,
+            Format::Either => looks_like_aliases(&lines),
+        };
+        for line in lines {
+            let added = match aliases {
+                true => table.add_alias(&line, how),
+                false => table.add(&line, how),
+            };
+            if let Err(text) = added {
                 table.problem(line.number, text);
             }
         }
@@ -80,32 +113,46 @@ impl TextTable {
     }
 
     fn problem(&mut self, line: usize, text: String) {
+        let line = Some(line);
         self.problems.push(SourceProblem { line, text });
     }
 
-    fn add(&mut self, bytes: &[u8], fold: bool, line: usize) -> Result<(), String> {
-        let text = std::str::from_utf8(bytes).map_err(|_| {
-            format!(
-                "non-UTF-8 input \"{}\" -- ignoring this line",
-                lines::shown(bytes)
-            )
+    fn add(&mut self, line: &SourceLine, how: &Reading) -> Result<(), String> {
+        let text = utf8(&line.text)?;
+        let (key, value) = map_entry(text.as_bytes()).map_err(|wrong| match wrong {
+            NoEntry::Quotes => format!("unbalanced '\"' in '{text}' -- ignoring this line"),
+            _ => "expected format: key whitespace value -- ignoring this line".to_string(),
         })?;
-        let end = key_end(text)
-            .ok_or_else(|| format!("unbalanced '\"' in '{text}' -- ignoring this line"))?;
-        let (key, value) = (&text[..end], text[end..].trim_ascii());
-        if key.is_empty() || value.is_empty() {
-            return Err("expected format: key whitespace value -- ignoring this line".to_string());
-        }
+        let (key, value) = (utf8(key)?, utf8(value)?);
         if key.ends_with(':') {
             self.problem(
-                line,
+                line.number,
                 "record is in \"key: value\" format; is this an alias file?".to_string(),
             );
         }
-        let key: Box<str> = if fold {
-            mail::fold(key).into()
-        } else {
-            key.into()
+        match how.files {
+            false => self.insert(key, value, how),
+            true => {
+                let content =
+                    file_content(value).map_err(|error| format!("{error}: skipping this entry"))?;
+                self.insert(key, &base64(&content), how)
+            }
+        }
+    }
+
+    fn add_alias(&mut self, line: &SourceLine, how: &Reading) -> Result<(), String> {
+        let text = utf8(&line.text)?;
+        let (key, value) = alias_entry(text.as_bytes()).map_err(|wrong| match wrong {
+            NoEntry::Domain => "name must be local".to_string(),
+            _ => "need name:value pair".to_string(),
+        })?;
+        self.insert(utf8(&key)?, utf8(&value)?, how)
+    }
+
+    fn insert(&mut self, key: &str, value: &str, how: &Reading) -> Result<(), String> {
+        let key: Box<str> = match how.fold {
+            true => mail::fold(key).into(),
+            false => key.into(),
         };
         if self.entries.contains_key(&key) {
             return Err(format!("duplicate entry: \"{key}\""));
@@ -116,31 +163,29 @@ impl TextTable {
     }
 }
 
-/// Where the key ends: at the first white space outside double quotes. The key keeps its quotes.
-fn key_end(text: &str) -> Option<usize> {
-    let mut quoted = false;
-    let mut bytes = text.bytes().enumerate();
-    while let Some((at, byte)) = bytes.next() {
-        match byte {
-            b'\\' => {
-                bytes.next();
-            }
-            b'"' => quoted = !quoted,
-            _ if byte.is_ascii_whitespace() && !quoted => return Some(at),
-            _ => {}
-        }
-    }
-    (!quoted).then_some(text.len())
+fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|_| {
+        format!(
+            "non-UTF-8 input \"{}\" -- ignoring this line",
+            lines::shown(bytes)
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PLAIN: Reading = Reading {
+        fold: true,
+        files: false,
+        format: Format::Either,
+    };
+
     #[test]
     fn sources_read_as_postmap_reads_them() {
         let source = b"# comment\nKey1  value one  \nkey2\tfirst,\n  second\n\nlonely\n\"quoted key\" v\nkey1 again\nalias: x\n\xff bad\n\"open v\n";
-        let table = TextTable::parse(source, true);
+        let table = TextTable::parse(source, &PLAIN);
         for (key, value) in [
             ("key1", Some("value one")),
             ("key2", Some("first,  second")),
@@ -151,16 +196,35 @@ mod tests {
         ] {
             assert_eq!(table.get(key), value, "{key}");
         }
-        let problems: Vec<String> = table.problems().iter().map(|p| p.to_string()).collect();
+        let problems: Vec<String> = table.problems().iter().map(|p| p.in_file("f")).collect();
         assert_eq!(problems.len(), 5, "{problems:?}");
-        assert!(problems[0].starts_with("line 6: expected format"));
-        assert_eq!(problems[1], "line 8: duplicate entry: \"key1\"");
-        assert!(problems[2].starts_with("line 9: record is in"));
+        assert!(problems[0].starts_with("f, line 6: expected format"));
+        assert_eq!(problems[1], "f, line 8: duplicate entry: \"key1\"");
+        assert!(problems[2].starts_with("f, line 9: record is in"));
     }
 
     #[test]
     fn keys_stay_as_written_without_folding() {
-        let table = TextTable::parse(b"Key1 v\n", false);
+        let table = TextTable::parse(
+            b"Key1 v\n",
+            &Reading {
+                fold: false,
+                ..PLAIN
+            },
+        );
         assert_eq!((table.get("Key1"), table.get("key1")), (Some("v"), None));
+    }
+
+    #[test]
+    fn alias_files_are_read_as_such() {
+        let table = TextTable::parse(b"Root: john,jane\nlist: :include:/x\n", &PLAIN);
+        assert_eq!(table.get("root"), Some("john, jane"));
+        assert_eq!(table.problems(), []);
+        let how = Reading {
+            format: Format::Map,
+            ..PLAIN
+        };
+        let table = TextTable::parse(b"Root: john\n", &how);
+        assert_eq!(table.get("root:"), Some("john"));
     }
 }

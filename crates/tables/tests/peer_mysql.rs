@@ -229,6 +229,26 @@ async fn connections_are_bounded_and_shared() {
     }
     // Asking for the counter is a connection itself.
     assert!(server.status("Connections") - before <= 3 + 1);
+    let statistics = tables.statistics();
+    assert_eq!(statistics.tables.len(), 4);
+    for table in &statistics.tables {
+        assert_eq!(
+            (table.found, table.not_found, table.failed),
+            (100, 0, 0),
+            "{}",
+            table.table
+        );
+        assert_eq!(table.latency.buckets.iter().sum::<u64>(), 100);
+    }
+    let [pool] = &statistics.pools[..] else {
+        panic!("one pool: {:?}", statistics.pools);
+    };
+    assert!((1..=3).contains(&pool.open), "{pool:?}");
+    assert_eq!(
+        (pool.engine, pool.hosts.as_str(), pool.user.as_str()),
+        ("mysql", server.host().as_str(), "reader")
+    );
+    assert_eq!((pool.limit, pool.in_use, pool.waiting), (3, 0, 0));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use super::rows;
 rows! {
     honoured Int "access_map_defer_code" = "450", "Reply code of DEFER in an access table.";
     honoured Int "access_map_reject_code" = "554", "Reply code of REJECT in an access table.";
-    accepted Text "alias_database" = "hash:/etc/aliases", "";
+    honoured Text "alias_database" = "hash:/etc/aliases", "Alias tables that `newaliases` builds.";
     accepted Text "alias_maps" = "hash:/etc/aliases, nis:mail.aliases", "Tables of aliases(5) for local recipients.";
     accepted Text "allow_mail_to_commands" = "alias, forward", "Where aliases may name commands.";
     accepted Text "allow_mail_to_files" = "alias, forward", "Where aliases may name files.";
@@ -77,7 +77,7 @@ rows! {
     accepted Time "ipc_ttl" = "1000s", "";
     accepted Text "known_tcp_ports" = "lmtp=24, smtp=25, smtps=submissions=465, submission=587", "";
     honoured Int "line_length_limit" = "2048", "Longest line of input that is taken whole.";
-    accepted Int "lmdb_map_size" = "16777216", "";
+    honoured Int "lmdb_map_size" = "16777216", "The size that an `lmdb:` file may grow to, at first; doubled when the data needs more.";
     honoured Text "mail_name" = "Postfix", "Name in greetings and Received headers.";
     honoured Text "mail_owner" = "postfix", "User that owns the queue.";
     accepted Text "mail_release_date" = "20240304", "Date of the release that is followed.";

@@ -45,8 +45,18 @@ static COMMANDS: &[Command] = &[
     },
     Command {
         name: "postmap",
-        about: "look up keys in a table, as postmap(1)",
+        about: "look up keys in tables, build and change them, as postmap(1)",
         run: postmap::run,
+    },
+    Command {
+        name: "postalias",
+        about: "the same for aliases(5), as postalias(1)",
+        run: postmap::postalias,
+    },
+    Command {
+        name: "newaliases",
+        about: "postalias for all of alias_database",
+        run: postmap::newaliases,
     },
     Command {
         name: "mailq",

@@ -77,7 +77,9 @@ impl PatternTable {
             rules: Vec::new(),
         };
         let mut open = Vec::new();
-        for line in lines::logical(source, path, &mut problems) {
+        let (lines, stray) = lines::logical(source);
+        problems.extend(stray.map(|stray| format!("{path}: {stray}")));
+        for line in lines {
             let mut problem = |text: String| {
                 problems.push(match text.strip_prefix(rule::PLAIN) {
                     Some(plain) => plain.to_string(),

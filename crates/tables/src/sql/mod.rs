@@ -1,6 +1,9 @@
 //! What `mysql:`, `pgsql:` and `sqlite:` have in common: the parameters, the domain filter, the
 //! statement, and how rows become a value. The drivers connect, quote and run.
 
+mod connect;
+mod exchange;
+mod health;
 mod hosts;
 mod mysql;
 mod pgsql;
@@ -14,12 +17,13 @@ mod wire;
 
 use std::sync::Arc;
 
-pub(crate) use pool::{Pool, Target};
+pub(crate) use pool::{Patience, Pool, Target};
 pub(crate) use rows::Rows;
 pub(crate) use settings::Settings;
 
 use crate::Answer;
 use crate::error::{ErrorKind, TableError};
+use crate::front::{Front, Sharing};
 use crate::lists::MatchList;
 use crate::open::Tables;
 use crate::parameters::Parameters;
@@ -64,6 +68,7 @@ pub(crate) struct SqlTable {
     domain: Option<MatchList>,
     expansion_limit: i64,
     driver: Driver,
+    front: Option<Front>,
 }
 
 enum Driver {
@@ -109,7 +114,12 @@ impl SqlTable {
                     && parameters.boolean("require_result_set", true)?,
             },
         };
+        let sharing = match engine {
+            Engine::Sqlite => Sharing::No,
+            Engine::MySql | Engine::PgSql => Sharing::Yes,
+        };
         Ok(SqlTable {
+            front: tables.front(parameters.spec(), Some(parameters), sharing)?,
             spec: parameters.spec().to_string(),
             name: parameters.name().to_string(),
             engine,
@@ -133,21 +143,41 @@ impl SqlTable {
         if !self.query.applies_to(key) || !self.format.applies_to(key) {
             return Ok(None);
         }
+        match &self.front {
+            Some(front) => front.answer(key, self.ask(key)).await,
+            None => self.ask(key).await,
+        }
+    }
+
+    /// The answer of the database itself.
+    async fn ask(&self, key: &str) -> Answer {
         let rows = match &self.driver {
             Driver::Sqlite(database) => database.run(&self.query, key),
             Driver::Server {
                 pool,
                 require_result_set,
             } => {
-                let job = pool::Job {
-                    spec: &self.spec,
-                    query: &self.query,
-                    key,
-                    require_result_set: *require_result_set,
-                };
-                pool.run(&job).await
+                let job = self.job(std::slice::from_ref(&key), *require_result_set);
+                pool.run(&job).await.and_then(|mut replies| {
+                    let none = || Err("no reply".to_string());
+                    let reply = replies.each.pop().unwrap_or_else(none);
+                    reply.map_err(|text| pool.rejected(&self.spec, replies.host, &text))
+                })
             }
         };
+        self.answer(key, rows)
+    }
+
+    fn job<'a>(&'a self, keys: &'a [&'a str], require_result_set: bool) -> pool::Job<'a> {
+        pool::Job {
+            spec: &self.spec,
+            query: &self.query,
+            keys,
+            require_result_set,
+        }
+    }
+
+    fn answer(&self, key: &str, rows: Result<Rows, Failure>) -> Answer {
         match rows {
             Ok(rows) => self.value(key, &rows),
             Err(Failure::Logged(kind)) => Err(TableError::lookup(kind, &self.spec)),

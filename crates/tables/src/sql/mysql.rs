@@ -37,6 +37,9 @@ const MORE_RESULTS: u16 = 8;
 const NO_BACKSLASH_ESCAPES: u16 = 0x200;
 const COM_QUERY: u8 = 3;
 const MAX_PACKET: usize = 0xff_ffff;
+/// No further statement is packed behind this many bytes. They fit into the buffers between us and the server,
+/// so that sending never waits for a server that waits for us to read.
+const TOGETHER: usize = 8192;
 
 /// Character sets in which no byte of a UTF-8 text can be taken for half of a character that swallows a quote.
 const SAFE_CHARSETS: &[&str] = &[
@@ -52,7 +55,8 @@ pub(crate) struct Connection {
     status: u16,
     /// `@@sql_mode`'s say on quotes, asked for when the first key comes that it matters for.
     mode: Option<Mode>,
-    statement: Vec<u8>,
+    /// Kept for its memory.
+    output: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +73,7 @@ impl Connection {
             sequence: 0,
             status: 0,
             mode: None,
-            statement: Vec::new(),
+            output: Vec::new(),
         };
         connection.authenticate(login).await?;
         if !login.charset.is_empty() && login.charset != "utf8mb4" {
@@ -78,31 +82,72 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Fills in the statement for the key and runs it.
-    pub async fn query(
-        &mut self,
-        query: &Query,
-        key: &str,
-        require_result_set: bool,
-    ) -> Result<Rows, QueryError> {
-        let mode = match key.bytes().any(is_special) {
-            true => self.mode().await?,
-            // Nothing in the key needs quoting, whatever the mode.
-            false => Mode {
-                backslash_escapes: true,
-                ansi_quotes: false,
-            },
+    /// Sends the statements for some of the keys, at least for the first, without waiting for answers.
+    /// How many were sent: [`Connection::answer`] is to be called as often.
+    pub async fn send(&mut self, query: &Query, keys: &[&str]) -> Result<usize, QueryError> {
+        let mut output = std::mem::take(&mut self.output);
+        output.clear();
+        let filled = self.fill(query, keys, &mut output).await;
+        let outcome = match filled {
+            Ok(count) => self.wire.send(&output).await.map(|()| count).map_err(lost),
+            Err(error) => Err(error),
         };
-        let mut statement = std::mem::take(&mut self.statement);
-        statement.clear();
-        query.fill(key, &mut statement, |part, context, out| {
-            quote(part, context, mode, out)
-        });
-        let outcome = self.run(&statement, require_result_set).await;
-        self.statement = statement;
+        self.output = output;
         outcome
     }
 
+    /// The answer to the oldest statement that was sent and is not answered yet.
+    pub async fn answer(&mut self, require_result_set: bool) -> Result<Rows, QueryError> {
+        let before = self.status & NO_BACKSLASH_ESCAPES;
+        let rows = self.results(require_result_set).await;
+        if self.status & NO_BACKSLASH_ESCAPES != before {
+            self.mode = None;
+        }
+        rows
+    }
+
+    /// Packs statements until the next key needs quoting: only when the answers to all before it are
+    /// there is it known how.
+    async fn fill(
+        &mut self,
+        query: &Query,
+        keys: &[&str],
+        output: &mut Vec<u8>,
+    ) -> Result<usize, QueryError> {
+        // Nothing in a plain key needs quoting, whatever the mode.
+        let plain = Mode {
+            backslash_escapes: true,
+            ansi_quotes: false,
+        };
+        let mut count = 0;
+        for key in keys {
+            let special = key.bytes().any(is_special);
+            if count > 0 && (special || output.len() > TOGETHER) {
+                break;
+            }
+            let mode = if special { self.mode().await? } else { plain };
+            let start = output.len();
+            output.extend_from_slice(&[0, 0, 0, 0, COM_QUERY]);
+            query.fill(key, output, |part, context, out| {
+                quote(part, context, mode, out)
+            });
+            match frame(&mut output[start..], 0) {
+                // It has its turn as the first of the next.
+                Err(_) if count > 0 => {
+                    output.truncate(start);
+                    break;
+                }
+                framed => framed?,
+            }
+            count += 1;
+            if special {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// A statement of our own, and its answer.
     async fn run(
         &mut self,
         statement: &[u8],
@@ -113,12 +158,7 @@ impl Connection {
         payload.extend_from_slice(&[0, 0, 0, 0, COM_QUERY]);
         payload.extend_from_slice(statement);
         self.send_framed(payload).await?;
-        let before = self.status & NO_BACKSLASH_ESCAPES;
-        let rows = self.results(require_result_set).await;
-        if self.status & NO_BACKSLASH_ESCAPES != before {
-            self.mode = None;
-        }
-        rows
+        self.answer(require_result_set).await
     }
 
     async fn mode(&mut self) -> Result<Mode, QueryError> {
@@ -255,7 +295,6 @@ impl Connection {
 
     /// The size of the next packet's payload, which lies ready in the buffer behind its header.
     async fn packet(&mut self) -> Result<usize, QueryError> {
-        let lost = |error: io::Error| QueryError::Lost(lost_text(&error));
         let header = self.wire.peek(4).await.map_err(lost)?;
         let size =
             usize::from(header[0]) | usize::from(header[1]) << 8 | usize::from(header[2]) << 16;
@@ -270,16 +309,8 @@ impl Connection {
 
     /// Sends a payload that begins with four bytes for the header.
     async fn send_framed(&mut self, mut packet: Vec<u8>) -> Result<(), QueryError> {
-        let size = packet.len() - 4;
-        if size >= MAX_PACKET {
-            return Err(QueryError::Rejected("statement too long".to_string()));
-        }
-        packet[..3].copy_from_slice(&(size as u32).to_le_bytes()[..3]);
-        packet[3] = self.sequence;
-        self.wire
-            .send(&packet)
-            .await
-            .map_err(|error| QueryError::Lost(lost_text(&error)))
+        frame(&mut packet, self.sequence)?;
+        self.wire.send(&packet).await.map_err(lost)
     }
 
     async fn authenticate(&mut self, login: &Login) -> Result<(), String> {
@@ -477,11 +508,22 @@ fn error_of(packet: &[u8], first: bool) -> QueryError {
     }
 }
 
-fn lost_text(error: &io::Error) -> String {
-    format!(
+fn lost(error: io::Error) -> QueryError {
+    QueryError::Lost(format!(
         "Lost connection to server during query: {}",
-        crate::error::os_text(error)
-    )
+        crate::error::os_text(&error)
+    ))
+}
+
+/// Writes the header of a packet into the four bytes before its payload.
+fn frame(packet: &mut [u8], sequence: u8) -> Result<(), QueryError> {
+    let size = packet.len() - 4;
+    if size >= MAX_PACKET {
+        return Err(QueryError::Rejected("statement too long".to_string()));
+    }
+    packet[..3].copy_from_slice(&(size as u32).to_le_bytes()[..3]);
+    packet[3] = sequence;
+    Ok(())
 }
 
 fn text_of(error: QueryError) -> String {

@@ -14,6 +14,10 @@ use super::rows::Rows;
 use super::template::Query;
 use super::wire::Wire;
 
+/// No further statement is packed behind this many bytes. They fit into the buffers between us and the server,
+/// so that sending never waits for a server that waits for us to read.
+const TOGETHER: usize = 8192;
+
 /// A session with a server.
 pub(crate) struct Connection {
     wire: Wire,
@@ -122,8 +126,35 @@ impl Connection {
         frontend::password_message(proof, &mut self.output).map_err(|error| error.to_string())
     }
 
-    /// Fills in the statement for the key and runs it.
-    pub async fn query(&mut self, query: &Query, key: &str) -> Result<Rows, QueryError> {
+    /// Sends the statements for some of the keys, at least for the first, without waiting for answers.
+    /// How many were sent: [`Connection::answer`] is to be called as often.
+    pub async fn send(&mut self, query: &Query, keys: &[&str]) -> Result<usize, QueryError> {
+        let mut count = 0;
+        for key in keys {
+            // How it is quoted is known when the answers to all before it are there.
+            let special = key.contains(['\'', '"', '\\', '\0']);
+            if count > 0 && (special || self.output.len() > TOGETHER) {
+                break;
+            }
+            let start = self.output.len();
+            if let Err(error) = self.pack(query, key) {
+                self.output.truncate(start);
+                match count {
+                    0 => return Err(error),
+                    // It has its turn as the first of the next.
+                    _ => break,
+                }
+            }
+            count += 1;
+            if special {
+                break;
+            }
+        }
+        self.flush().await.map_err(QueryError::Lost)?;
+        Ok(count)
+    }
+
+    fn pack(&mut self, query: &Query, key: &str) -> Result<(), QueryError> {
         if !self.utf8 && !key.is_ascii() && key.contains(['\'', '\\']) {
             let text = "a non-ASCII key with quotes needs encoding = UTF8".to_string();
             return Err(QueryError::Rejected(text));
@@ -136,13 +167,12 @@ impl Connection {
         statement.retain(|&byte| byte != 0);
         let statement = String::from_utf8_lossy(&statement);
         frontend::query(&statement, &mut self.output)
-            .map_err(|error| QueryError::Rejected(error.to_string()))?;
-        self.flush().await.map_err(QueryError::Lost)?;
-        self.results().await
+            .map_err(|error| QueryError::Rejected(error.to_string()))
     }
 
-    /// The rows of the last result.
-    async fn results(&mut self) -> Result<Rows, QueryError> {
+    /// The answer to the oldest statement that was sent and is not answered yet: the rows of its last
+    /// result.
+    pub async fn answer(&mut self) -> Result<Rows, QueryError> {
         let mut rows = Rows::default();
         let mut has_rows = false;
         let mut failure: Option<QueryError> = None;

@@ -4,25 +4,42 @@
 //! Unlike Postfix, a statement that the server rejects takes no host out of use, and when all hosts
 //! are down the next lookup still tries, at most once a second.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
 
-use super::rows::Rows;
+use super::connect::{self, Connection};
+use super::exchange::{self, Broken, Pace, Reply};
+use super::health::Health;
 use super::template::Query;
-use super::wire::Wire;
-use super::{Engine, Failure, mysql, pgsql};
+use super::{Engine, Failure};
 use crate::error::ErrorKind;
+use crate::statistics::PoolStatistics;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a lookup waits for a connection that others hold.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pause between attempts when no host is up.
-const ALL_DOWN_PAUSE: Duration = Duration::from_secs(1);
+/// How long a lookup waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For the answer to a statement.
+    pub query: Duration,
+    /// For its turn, when others hold all connections.
+    pub turn: Duration,
+    /// For another's connection, when the servers give no new one.
+    pub hand_over: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            query: Duration::from_secs(30),
+            turn: Duration::from_secs(60),
+            hand_over: Duration::from_secs(5),
+        }
+    }
+}
 
 /// Whom to be, and in which database. Never shown: it holds the password.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
@@ -69,100 +86,192 @@ pub(crate) enum QueryError {
     Lost(String),
 }
 
-/// A statement to run, and how its warnings name the table.
+/// A statement to run for each of the keys, and how its warnings name the table.
 pub(crate) struct Job<'a> {
     pub spec: &'a str,
     pub query: &'a Query,
-    pub key: &'a str,
+    pub keys: &'a [&'a str],
     pub require_result_set: bool,
 }
 
-enum Connection {
-    MySql(Box<mysql::Connection>),
-    PgSql(Box<pgsql::Connection>),
+/// The replies to a job, key by key, and whose they are.
+pub(crate) struct Replies {
+    pub host: usize,
+    pub each: Vec<Reply>,
 }
 
-struct Idle {
+/// Counts while it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(counter: &Arc<AtomicUsize>) -> Counted {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(counter))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection of the pool.
+struct Member {
     host: usize,
-    since: Instant,
     connection: Connection,
+    /// When it was used last.
+    since: Instant,
+    _counted: Counted,
 }
 
 pub(crate) struct Pool {
     target: Target,
+    limit: usize,
+    patience: Patience,
+    /// One for each connection; who waits for one gets it in turn.
     permits: Semaphore,
-    idle: Mutex<Vec<Idle>>,
-    /// When the last attempt failed, host by host.
-    failed: Mutex<Vec<Option<Instant>>>,
+    /// Connections that are open, and lookups that wait for one.
+    open: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
+    /// The one used last stands last.
+    idle: Mutex<Vec<Member>>,
+    /// Told when a connection goes back to the idle ones.
+    returned: Notify,
+    health: Health,
 }
 
 impl Pool {
-    pub fn new(target: Target, connections: usize) -> Pool {
+    pub fn new(target: Target, connections: usize, patience: Patience) -> Pool {
+        let is_socket = |host: &Host| matches!(host.place, Place::Unix(_));
         Pool {
+            limit: connections,
+            patience,
             permits: Semaphore::new(connections),
+            open: Arc::default(),
+            waiting: Arc::default(),
             idle: Mutex::default(),
-            failed: Mutex::new(vec![None; target.hosts.len()]),
+            returned: Notify::new(),
+            health: Health::new(target.hosts.iter().map(is_socket), target.retry_interval),
             target,
         }
     }
 
-    /// Runs the statement on a connection of the pool. Waits in turn when all are in use.
-    pub async fn run(&self, job: &Job<'_>) -> Result<Rows, Failure> {
-        let waiting = timeout(QUEUE_TIMEOUT, self.permits.acquire()).await;
-        let Ok(Ok(_permit)) = waiting else {
-            tracing::warn!(
-                "{}: no database connection became free in {} s",
-                job.spec,
-                QUEUE_TIMEOUT.as_secs()
-            );
-            return Err(Failure::Logged(ErrorKind::Environment));
-        };
-        if let Some(mut idle) = self.take_idle() {
-            match query(&mut idle.connection, job).await {
-                // The server may have closed it long ago: once more, on a fresh connection.
-                Err(QueryError::Lost(_)) => self.forget(idle.host),
-                outcome => return self.finish(idle.host, idle.connection, outcome, job),
+    /// Runs the statements on a connection of the pool. Waits in turn when all are in use. A
+    /// connection that breaks costs no answer as long as another can be made.
+    pub async fn run(&self, job: &Job<'_>) -> Result<Replies, Failure> {
+        let _permit = self.permit(job.spec).await?;
+        if let Some(host) = self.health.due(Instant::now())
+            && let Some(done) = self.run_afresh(host, job).await
+        {
+            return done;
+        }
+        if let Some(member) = self.take_idle() {
+            let host = member.host;
+            match self.run_on(member, job, Pace::Together).await {
+                Ok(replies) => return Ok(replies),
+                // The server may have closed it long ago, and the host's others with it.
+                Err(Broken::Lost(_)) => self.forget(host),
+                Err(Broken::Silent) => {
+                    if let Some(done) = self.after_silence(host, job).await {
+                        return done;
+                    }
+                }
             }
         }
-        for host in self.candidates() {
-            let Some(mut connection) = self.connect(host).await else {
-                continue;
-            };
-            match query(&mut connection, job).await {
-                Err(QueryError::Lost(text)) => {
-                    self.warn_failed(job, host, &text);
-                    self.set_failed(host, Some(Instant::now()));
-                }
-                outcome => return self.finish(host, connection, outcome, job),
+        for host in self.health.candidates(Instant::now()) {
+            if let Some(done) = self.run_afresh(host, job).await {
+                return done;
             }
+        }
+        if let Some(member) = self.handed_over().await
+            && let Ok(replies) = self.run_on(member, job, Pace::OneByOne).await
+        {
+            return Ok(replies);
         }
         Err(Failure::Logged(ErrorKind::Environment))
     }
 
-    fn finish(
-        &self,
-        host: usize,
-        connection: Connection,
-        outcome: Result<Rows, QueryError>,
-        job: &Job<'_>,
-    ) -> Result<Rows, Failure> {
-        let idle = Idle {
-            host,
-            since: Instant::now(),
-            connection,
-        };
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(idle);
-        outcome.map_err(|error| {
-            let (QueryError::Rejected(text) | QueryError::Lost(text)) = error;
-            self.warn_failed(job, host, &text);
-            Failure::Logged(ErrorKind::Rejected)
-        })
+    /// The failure of a key whose statement the server rejected, after a word to the log.
+    pub fn rejected(&self, spec: &str, host: usize, text: &str) -> Failure {
+        self.warn_failed(spec, host, text);
+        Failure::Logged(ErrorKind::Rejected)
     }
 
-    fn warn_failed(&self, job: &Job<'_>, host: usize, text: &str) {
+    /// How the connections stand at this moment.
+    pub fn statistics(&self) -> PoolStatistics {
+        let hosts = self.target.hosts.iter().map(|host| host.shown.as_str());
+        let login = &self.target.login;
+        PoolStatistics {
+            engine: self.target.engine.name(),
+            hosts: hosts.collect::<Vec<_>>().join(" "),
+            user: login.user.clone(),
+            dbname: login.dbname.clone(),
+            limit: self.limit,
+            open: self.open.load(Ordering::Relaxed),
+            in_use: self.limit - self.permits.available_permits(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn permit(&self, spec: &str) -> Result<SemaphorePermit<'_>, Failure> {
+        let _waiting = Counted::new(&self.waiting);
+        let turn = timeout(self.patience.turn, self.permits.acquire()).await;
+        let Ok(Ok(permit)) = turn else {
+            tracing::warn!(
+                "{spec}: no database connection became free in {} s",
+                self.patience.turn.as_secs()
+            );
+            return Err(Failure::Logged(ErrorKind::Environment));
+        };
+        Ok(permit)
+    }
+
+    async fn run_on(
+        &self,
+        mut member: Member,
+        job: &Job<'_>,
+        pace: Pace,
+    ) -> Result<Replies, Broken> {
+        let limit = self.patience.query;
+        let each = exchange::ask(&mut member.connection, job, pace, limit).await?;
+        let host = member.host;
+        self.give_back(member);
+        Ok(Replies { host, each })
+    }
+
+    /// Runs the statements on a new connection to this host, and on a second one when that breaks.
+    /// `None`: another host may do better.
+    async fn run_afresh(&self, host: usize, job: &Job<'_>) -> Option<Result<Replies, Failure>> {
+        for pace in [Pace::Together, Pace::OneByOne] {
+            let member = self.connect(host).await?;
+            match self.run_on(member, job, pace).await {
+                Ok(replies) => return Some(Ok(replies)),
+                Err(Broken::Lost(text)) => self.warn_failed(job.spec, host, &text),
+                Err(Broken::Silent) => return self.after_silence(host, job).await,
+            }
+        }
+        None
+    }
+
+    /// A statement got no answer in time. If the host still lets us in, the statement is too slow,
+    /// and would be elsewhere; if not, the host hangs, and another may do better.
+    async fn after_silence(&self, host: usize, job: &Job<'_>) -> Option<Result<Replies, Failure>> {
+        let text = format!("no answer in {} s", self.patience.query.as_secs());
+        self.warn_failed(job.spec, host, &text);
+        match self.connect(host).await {
+            None => {
+                self.forget(host);
+                None
+            }
+            Some(member) => {
+                self.give_back(member);
+                Some(Err(Failure::Logged(ErrorKind::Environment)))
+            }
+        }
+    }
+
+    fn warn_failed(&self, spec: &str, host: usize, text: &str) {
         match self.target.engine {
             Engine::PgSql => {
                 let host = &self.target.hosts[host].shown;
@@ -175,146 +284,98 @@ impl Pool {
             }
             _ => match text.strip_prefix("(mysql_next_result): ") {
                 Some(text) => {
-                    tracing::warn!("{}: query failed (mysql_next_result): {text}", job.spec)
+                    tracing::warn!("{}: query failed (mysql_next_result): {text}", spec)
                 }
-                None => tracing::warn!("{}: query failed: {text}", job.spec),
+                None => tracing::warn!("{}: query failed: {text}", spec),
             },
         }
     }
 
-    /// The connection used last, unless it has rested too long; those that have are closed.
-    fn take_idle(&self) -> Option<Idle> {
-        let mut all = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A connection that rests, and not for too long; those that have are closed. The one used last
+    /// of a host, so that what is not needed gets old; the hosts take turns.
+    fn take_idle(&self) -> Option<Member> {
+        let mut all = self.idle();
         let limit = self.target.idle_interval;
-        // The oldest stand first.
-        if all.first().is_some_and(|idle| idle.since.elapsed() > limit) {
-            all.retain(|idle| idle.since.elapsed() <= limit);
+        if all.first().is_some_and(|one| one.since.elapsed() > limit) {
+            all.retain(|one| one.since.elapsed() <= limit);
         }
-        all.pop()
+        if self.target.hosts.len() == 1 {
+            return all.pop();
+        }
+        let mut hosts: Vec<usize> = all.iter().map(|one| one.host).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        let host = self.health.prefer(&hosts)?;
+        let last = all.iter().rposition(|one| one.host == host)?;
+        Some(all.remove(last))
+    }
+
+    fn give_back(&self, mut member: Member) {
+        member.since = Instant::now();
+        self.idle().push(member);
+        self.returned.notify_one();
     }
 
     fn forget(&self, host: usize) {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|idle| idle.host != host);
+        self.idle().retain(|one| one.host != host);
     }
 
-    fn set_failed(&self, host: usize, when: Option<Instant>) {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)[host] = when;
+    fn idle(&self) -> MutexGuard<'_, Vec<Member>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hosts to try: unix sockets first, each kind in random order, without those that failed
-    /// within `retry_interval`. When that leaves none, all that have not failed within the last second.
-    fn candidates(&self) -> Vec<usize> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let rested = |pause: Duration| -> Vec<usize> {
-            let mut hosts: Vec<usize> = (0..self.target.hosts.len()).collect();
-            hosts.retain(|&host| failed[host].is_none_or(|when| when.elapsed() >= pause));
-            fastrand::shuffle(&mut hosts);
-            hosts.sort_by_key(|&host| matches!(self.target.hosts[host].place, Place::Tcp(..)));
-            hosts
+    /// No host gives a new connection, perhaps because it has too many: one that another lookup is
+    /// done with will do.
+    async fn handed_over(&self) -> Option<Member> {
+        let waiting = async {
+            loop {
+                let returned = self.returned.notified();
+                if let Some(member) = self.take_idle() {
+                    return Some(member);
+                }
+                if self.open.load(Ordering::Relaxed) == 0 {
+                    return None;
+                }
+                // Those that break are not returned: look again after a while.
+                let _ = timeout(Duration::from_millis(100), returned).await;
+            }
         };
-        let good = rested(self.target.retry_interval);
-        if good.is_empty() {
-            rested(ALL_DOWN_PAUSE.min(self.target.retry_interval))
-        } else {
-            good
-        }
+        timeout(self.patience.hand_over, waiting)
+            .await
+            .ok()
+            .flatten()
     }
 
-    async fn connect(&self, host: usize) -> Option<Connection> {
+    async fn connect(&self, host: usize) -> Option<Member> {
+        self.make_room();
         let server = &self.target.hosts[host];
         let login = server.login.as_ref().unwrap_or(&self.target.login);
-        let attempt = timeout(
-            CONNECT_TIMEOUT,
-            open(self.target.engine, &server.place, login),
-        )
-        .await;
-        let outcome = attempt
-            .unwrap_or_else(|_| Err(format!("timeout after {} s", CONNECT_TIMEOUT.as_secs())));
-        match outcome {
+        match connect::open(self.target.engine, server, login).await {
             Ok(connection) => {
-                self.set_failed(host, None);
-                Some(connection)
+                self.health.good(host);
+                Some(Member {
+                    host,
+                    connection,
+                    since: Instant::now(),
+                    _counted: Counted::new(&self.open),
+                })
             }
             Err(text) => {
                 let engine = self.target.engine.name();
                 tracing::warn!("connect to {engine} server {}: {text}", server.shown);
-                self.set_failed(host, Some(Instant::now()));
+                self.health.bad(host, Instant::now());
                 None
             }
         }
     }
-}
 
-async fn query(connection: &mut Connection, job: &Job<'_>) -> Result<Rows, QueryError> {
-    let running = async {
-        match connection {
-            Connection::MySql(session) => {
-                session
-                    .query(job.query, job.key, job.require_result_set)
-                    .await
-            }
-            Connection::PgSql(session) => session.query(job.query, job.key).await,
-        }
-    };
-    match timeout(QUERY_TIMEOUT, running).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(QueryError::Lost(format!(
-            "no answer in {} s",
-            QUERY_TIMEOUT.as_secs()
-        ))),
-    }
-}
-
-async fn open(engine: Engine, place: &Place, login: &Login) -> Result<Connection, String> {
-    let wire = match place {
-        Place::Tcp(host, port) => Wire::tcp(host, *port).await,
-        Place::Unix(path) => Wire::unix(path).await,
-    };
-    match engine {
-        Engine::PgSql => {
-            let where_to = pgsql_place(place);
-            let wire =
-                wire.map_err(|error| format!("{where_to}: {}", crate::error::os_text(&error)))?;
-            let session = pgsql::Connection::login(wire, login)
-                .await
-                .map_err(|text| format!("{where_to}: {text}"))?;
-            Ok(Connection::PgSql(Box::new(session)))
-        }
-        _ => {
-            let wire = wire.map_err(|error| mysql_connect_text(place, &error))?;
-            Ok(Connection::MySql(Box::new(
-                mysql::Connection::login(wire, login).await?,
-            )))
-        }
-    }
-}
-
-fn pgsql_place(place: &Place) -> String {
-    match place {
-        Place::Tcp(host, port) => format!("connection to server at \"{host}\", port {port} failed"),
-        Place::Unix(path) => format!(
-            "connection to server on socket \"{}\" failed",
-            path.display()
-        ),
-    }
-}
-
-fn mysql_connect_text(place: &Place, error: &std::io::Error) -> String {
-    let number = error.raw_os_error().unwrap_or(-2);
-    let socket = |path: &Path| {
-        format!(
-            "Can't connect to local server through socket '{}' ({number})",
-            path.display()
-        )
-    };
-    match place {
-        Place::Unix(path) => socket(path),
-        Place::Tcp(host, _) if error.raw_os_error().is_none() => {
-            format!("Unknown server host '{host}' ({number})")
-        }
-        Place::Tcp(host, _) => format!("Can't connect to server on '{host}' ({number})"),
+    /// A new connection may take the place of one that rests: together they stay within the limit.
+    fn make_room(&self) {
+        let busy = self.limit - self.permits.available_permits();
+        let mut all = self.idle();
+        let surplus = (all.len() + busy).saturating_sub(self.limit);
+        // The oldest stand first.
+        let surplus = surplus.min(all.len());
+        all.drain(..surplus);
     }
 }

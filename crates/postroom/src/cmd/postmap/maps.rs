@@ -1,0 +1,85 @@
+//! The tables of the command line, each opened when a key gets to it.
+
+use std::sync::{Mutex, PoisonError};
+
+use config::Config;
+use tables::{BAD_KEY_SIZE, Nulls, Open, Table, TableError, Tables, base64_decoded};
+
+use super::Fatal;
+use super::options::Options;
+
+pub(super) struct Maps {
+    pub specs: Vec<String>,
+    pub separator: &'static [u8],
+    tables: Tables,
+    open: Mutex<Vec<Table>>,
+    how: Open,
+}
+
+impl Maps {
+    pub(super) fn new(config: &Config, specs: Vec<String>, options: &Options) -> Maps {
+        Maps {
+            specs,
+            separator: options.tool.separator(),
+            tables: Tables::without_cache(config),
+            open: Mutex::default(),
+            how: options.open(),
+        }
+    }
+
+    pub(super) fn table(&self, index: usize) -> Result<Table, TableError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Tables are asked in order, so that all before this one are open.
+        while open.len() <= index {
+            let next = open.len();
+            open.push(self.tables.open_with(&self.specs[next], self.how)?);
+        }
+        Ok(open[index].clone())
+    }
+
+    /// The first table's answer.
+    pub(super) async fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fatal> {
+        for index in 0..self.specs.len() {
+            let table = self.table(index)?;
+            let spec = table.spec();
+            if key.is_empty() && spec.starts_with("lmdb:") && self.how.nulls != Nulls::With {
+                return Err(Fatal(format!("error reading {spec}: {BAD_KEY_SIZE}")));
+            }
+            let found = match table.lookup_octets(key) {
+                Some(answer) => answer?,
+                None => table.lookup_bytes(key).await?.map(String::into_bytes),
+            };
+            if let Some(value) = found {
+                let value = self.decoded(spec, key, value);
+                let value = value.ok_or_else(|| Fatal(format!("table {spec}: query error")))?;
+                warn_of_empty(spec, key, &value);
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The value, or with `-F` what its base64 stands for; what is not base64 is reported.
+    pub(super) fn decoded(&self, spec: &str, key: &[u8], value: Vec<u8>) -> Option<Vec<u8>> {
+        if !self.how.files {
+            return Some(value);
+        }
+        let text = String::from_utf8_lossy(&value);
+        let decoded = base64_decoded(&text);
+        if decoded.is_none() {
+            let key = String::from_utf8_lossy(key);
+            let shown: String = text.chars().take(30).collect();
+            tracing::warn!("table {spec}: key {key}: malformed BASE64 value: {shown}");
+        }
+        decoded
+    }
+}
+
+/// An empty value is no value to most of the mail system.
+pub(super) fn warn_of_empty(spec: &str, key: &[u8], value: &[u8]) {
+    if value.is_empty() {
+        let key = String::from_utf8_lossy(key);
+        tracing::warn!("table {spec}: key {key}: empty string result is not allowed");
+        tracing::warn!("table {spec} should return NO RESULT in case of NOT FOUND");
+    }
+}
