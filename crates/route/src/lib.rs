@@ -20,6 +20,7 @@ mod rewrite;
 mod settings;
 mod transport;
 mod walk;
+mod whole;
 
 pub use expand::{ExpandError, Expansion, Limit, Node};
 pub use leaf::{Leaf, Listing, UnknownIn, Verdict};
@@ -28,6 +29,7 @@ pub use resolve::{Class, Resolved};
 pub use rewrite::Rewriter;
 pub use transport::Route;
 pub use walk::{Failure, Lookup, Walk};
+pub use whole::{Propagated, Search};
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -69,6 +71,7 @@ pub struct Router {
     always_bcc: String,
     transports: transport::Defaults,
     transport_parents: bool,
+    relay_parents: bool,
     recursion_limit: usize,
     expansion_limit: usize,
     address_length_limit: usize,

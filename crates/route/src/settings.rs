@@ -31,12 +31,10 @@ pub(crate) fn router(
         let list = tables.string_list(&config.string(parameter)?);
         Ok(DomainList { parameter, list })
     };
+    let relay_parents = parents_match("relay_domains");
     let relay_domains = DomainList {
         parameter: "relay_domains",
-        list: tables.match_list(
-            &config.string("relay_domains")?,
-            parents_match("relay_domains"),
-        ),
+        list: tables.match_list(&config.string("relay_domains")?, relay_parents),
     };
     let maps = |name: &str| -> Result<TableList, ConfigError> {
         Ok(tables.open_list_lenient(&config.string(name)?))
@@ -84,6 +82,7 @@ pub(crate) fn router(
             relayhost: config.string("relayhost")?,
         },
         transport_parents: parents_match("transport_maps"),
+        relay_parents,
         recursion_limit: count(config, "virtual_alias_recursion_limit")?,
         expansion_limit: count(config, "virtual_alias_expansion_limit")?,
         address_length_limit: count(config, "virtual_alias_address_length_limit")?,

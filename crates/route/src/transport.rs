@@ -92,18 +92,12 @@ impl Router {
         if let Some(found) = found {
             return Ok(route.overridden_by(&found.value, domain));
         }
-        let mut key = domain;
-        let mut partial = false;
-        loop {
-            if let Some(value) = walk.ask_list(name, maps, key, partial).await? {
-                return Ok(route.overridden_by(&value, domain));
-            }
-            partial = true;
-            let from = if key.starts_with('.') { 1 } else { 0 };
-            let Some(dot) = key[from..].find('.') else {
-                break;
-            };
-            key = &key[from + dot + usize::from(self.transport_parents)..];
+        let parents = self.transport_parents;
+        let found = self
+            .domain_or_parent(walk, name, maps, domain, parents)
+            .await?;
+        if let Some(value) = found {
+            return Ok(route.overridden_by(&value, domain));
         }
         match walk.ask_list(name, maps, "*", true).await? {
             Some(value) => Ok(route.overridden_by(&value, domain)),

@@ -12,9 +12,10 @@
 //! | `attempt` | one attempt to deliver one message |
 //! | `control` | requests of postsuper and postqueue |
 //! | `reload` | changed files |
+//! | [`table_server`] | tables for a real Postfix, over socketmap |
 //! | `log` | Postfix's log format |
 //!
-//! Entry point: [`run`].
+//! Entry points: [`run`], [`table_server::run`].
 
 mod attempt;
 mod control;
@@ -26,6 +27,7 @@ mod peer_name;
 mod reload;
 mod scheduler;
 mod session;
+pub mod table_server;
 mod transaction;
 
 pub use generation::{Generation, Problem, own_addresses};

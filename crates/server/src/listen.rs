@@ -99,23 +99,8 @@ impl Listeners {
     }
 
     fn listen(&self, address: SocketAddr, smtpd: &Smtpd) -> Result<TcpListener, ListenError> {
-        let open = || -> io::Result<TcpListener> {
-            let socket = Socket::new(
-                Domain::for_address(address),
-                Type::STREAM,
-                Some(Protocol::TCP),
-            )?;
-            socket.set_reuse_address(true)?;
-            if address.is_ipv6() {
-                socket.set_only_v6(true)?;
-            }
-            socket.set_nonblocking(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(BACKLOG)?;
-            TcpListener::from_std(socket.into())
-        };
         let line = smtpd.service.line;
-        open().map_err(|source| ListenError::Bind {
+        bind_tcp(address).map_err(|source| ListenError::Bind {
             address,
             line,
             source,
@@ -243,7 +228,7 @@ fn has_ipv6() -> bool {
     std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
-fn host_addresses(host: &str) -> Vec<IpAddr> {
+pub(crate) fn host_addresses(host: &str) -> Vec<IpAddr> {
     if let Ok(address) = host.parse() {
         return vec![address];
     }
@@ -252,6 +237,23 @@ fn host_addresses(host: &str) -> Vec<IpAddr> {
         Ok(found) => found.map(|address| address.ip()).collect(),
         Err(_) => Vec::new(),
     }
+}
+
+/// A socket that listens, also right after another one there was closed.
+pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// A number, or a mail service's name in /etc/services.

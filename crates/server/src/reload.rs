@@ -1,6 +1,5 @@
 //! Changed files: main.cf, master.cf and everything they name are watched and taken over.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,9 +21,6 @@ pub(crate) struct Watcher {
     current: Arc<Current>,
 }
 
-/// What tells one state of a file from another; `None` where there is no file.
-type Stamp = Option<(SystemTime, u64)>;
-
 impl Watcher {
     pub fn new(config_dir: PathBuf, environment: Environment, current: Arc<Current>) -> Watcher {
         Watcher {
@@ -34,51 +30,18 @@ impl Watcher {
         }
     }
 
-    /// Runs until the shutdown. A change is taken over once the files have been quiet for one
-    /// interval, so that an editor's half-written file is not read.
+    /// Runs until the shutdown.
     pub async fn run(
         &self,
         listeners: &mut Listeners,
         mut reload: watch::Receiver<u64>,
         mut shutdown: Shutdown,
     ) {
-        let mut loaded = self.stamps();
-        let mut previous = loaded.clone();
-        loop {
-            let forced = tokio::select! {
-                // Only the fact is kept: the guard would make this future one that cannot move between threads.
-                () = async { drop(shutdown.wait_for(|stop| *stop).await) } => return,
-                changed = reload.changed() => {
-                    if changed.is_err() {
-                        // Nobody can ask any more; go on watching the files.
-                        tokio::time::sleep(INTERVAL).await;
-                    }
-                    changed.is_ok()
-                }
-                () = tokio::time::sleep(INTERVAL) => false,
-            };
-            let now = self.stamps();
-            let quiet = now == previous;
-            let changed = now != loaded;
-            previous = now.clone();
-            if forced || (changed && quiet) {
-                self.take_over(listeners);
-                loaded = self.stamps();
-                previous = loaded.clone();
-            }
+        let mut changes = Changes::new(self.current.get().files());
+        while changes.next(&mut reload, &mut shutdown).await {
+            self.take_over(listeners);
+            changes.settle(self.current.get().files());
         }
-    }
-
-    fn stamps(&self) -> HashMap<PathBuf, Stamp> {
-        let stamp = |path: &PathBuf| {
-            let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        };
-        let files = self.current.get().files();
-        files
-            .into_iter()
-            .map(|path| (path.clone(), stamp(&path)))
-            .collect()
     }
 
     /// Reads everything anew; with any mistake, all stays as it was.
@@ -106,6 +69,72 @@ impl Watcher {
             self.config_dir.display()
         );
     }
+}
+
+/// What tells one state of a file from another; `None` where there is no file.
+type Stamp = Option<(SystemTime, u64)>;
+
+/// The files of a configuration, and how they were when it was read.
+pub(crate) struct Changes {
+    files: Vec<PathBuf>,
+    loaded: Vec<Stamp>,
+    previous: Vec<Stamp>,
+}
+
+impl Changes {
+    /// Files that have just been read.
+    pub fn new(files: Vec<PathBuf>) -> Changes {
+        let loaded = stamps(&files);
+        Changes {
+            previous: loaded.clone(),
+            loaded,
+            files,
+        }
+    }
+
+    /// Waits until the configuration is to be read anew; false: until the shutdown. A change counts
+    /// once the files have been quiet for one interval, so that an editor's half-written file is not
+    /// read.
+    pub async fn next(
+        &mut self,
+        reload: &mut watch::Receiver<u64>,
+        shutdown: &mut Shutdown,
+    ) -> bool {
+        loop {
+            let forced = tokio::select! {
+                // Only the fact is kept: the guard would make this future one that cannot move between threads.
+                () = async { drop(shutdown.wait_for(|stop| *stop).await) } => return false,
+                changed = reload.changed() => {
+                    if changed.is_err() {
+                        // Nobody can ask any more; go on watching the files.
+                        tokio::time::sleep(INTERVAL).await;
+                    }
+                    changed.is_ok()
+                }
+                () = tokio::time::sleep(INTERVAL) => false,
+            };
+            let now = stamps(&self.files);
+            let quiet = now == self.previous;
+            let changed = now != self.loaded;
+            self.previous = now;
+            if forced || (changed && quiet) {
+                return true;
+            }
+        }
+    }
+
+    /// What the files are is settled, be they taken over or refused.
+    pub fn settle(&mut self, files: Vec<PathBuf>) {
+        *self = Changes::new(files);
+    }
+}
+
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    let stamp = |path: &PathBuf| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    files.iter().map(stamp).collect()
 }
 
 fn refuse(problems: &[Problem]) {

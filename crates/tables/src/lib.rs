@@ -14,6 +14,7 @@
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
 //! | `simple` | `inline:`, `static:`, `environ:`, `fail:` |
 //! | `accounts` | `unix:`, the accounts of the machine |
+//! | [`socketmap`], [`tcp_table`] | the two protocols that tables are served by |
 //! | `lists` | [`MatchList`] (domains) and [`CidrList`] (networks) |
 //! | `parameters` | a table's settings, from its file or from main.cf |
 //! | `statistics` | what was looked up, counted |
@@ -32,11 +33,13 @@ mod parameters;
 mod pattern;
 mod posix;
 mod simple;
+pub mod socketmap;
 mod source;
 mod spec;
 mod sql;
 mod statistics;
 mod table;
+pub mod tcp_table;
 mod text;
 
 pub use base64::{base64, base64_decoded};
