@@ -45,10 +45,67 @@ impl Network {
         Ok(network)
     }
 
-    /// Whether a rule for this network fits: a negated one needs an address of the same family.
+    /// A pattern of a `cidr:` table: as [`Network::parse`], with the error texts of cidr_table(5).
+    fn pattern(text: &str) -> Result<Network, String> {
+        let (address, mask) = match text.strip_prefix('[') {
+            None => match text.split_once('/') {
+                Some((address, mask)) => (address, Some(mask)),
+                None => (text, None),
+            },
+            Some(inner) => {
+                let missing = || format!("missing ']' character after \"{text}\"");
+                let (inner, after) = inner.split_once(']').ok_or_else(missing)?;
+                match (after.strip_prefix('/'), inner.split_once('/')) {
+                    (Some(mask), _) => (inner, Some(mask)),
+                    (None, _) if !after.is_empty() => {
+                        return Err(format!("garbage after \"[{inner}]\""));
+                    }
+                    (None, Some((address, mask))) => (address, Some(mask)),
+                    (None, None) => (inner, None),
+                }
+            }
+        };
+        let text = match mask {
+            Some(mask) => format!("{address}/{mask}"),
+            None => address.to_string(),
+        };
+        let bits = match mask {
+            None => None,
+            Some(mask) if !mask.is_empty() && mask.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(mask.parse().unwrap_or(u32::MAX))
+            }
+            Some(_) => return Err(format!("bad mask value in \"{text}\"")),
+        };
+        let address: IpAddr = address.parse().map_err(|_| match mask {
+            Some(_) => format!("bad network value in \"{text}\""),
+            None => format!("bad address pattern: \"{text}\""),
+        })?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => width,
+            Some(bits) => u8::try_from(bits)
+                .ok()
+                .filter(|&bits| bits <= width)
+                .ok_or_else(|| format!("bad mask length in \"{text}\""))?,
+        };
+        let network = Network {
+            address: masked(address, bits),
+            bits,
+        };
+        if network.address != address {
+            return Err(format!(
+                "non-null host address bits in \"{text}\", perhaps you should use \"{}/{bits}\" instead",
+                network.address
+            ));
+        }
+        Ok(network)
+    }
+
+    /// Whether a rule for this network fits: a negated one needs an address of the same family, and an IPv4 address
+    /// that is mapped into IPv6 is an IPv6 address here.
     fn fits(&self, address: IpAddr, negated: bool) -> bool {
-        address.to_canonical().is_ipv4() == self.address.is_ipv4()
-            && self.contains(address) != negated
+        address.is_ipv4() == self.address.is_ipv4()
+            && (masked(address, self.bits) == self.address) != negated
     }
 
     /// Whether the address lies in the network. An IPv4 address mapped into IPv6 counts as IPv4.
@@ -95,39 +152,41 @@ enum Rule {
 
 impl CidrTable {
     pub fn load(spec: &str, path: &str) -> Result<CidrTable, TableError> {
-        let source = match crate::spec::braced(path) {
-            Some(inline) => crate::pattern::inline_rules(inline).into_bytes(),
-            None => simple::read(spec, path)?,
-        };
-        let (table, problems) = CidrTable::parse(&source);
+        let source = simple::source(spec, path, "cidr")?;
+        let (table, problems) = CidrTable::parse(&source, path);
         for problem in problems {
-            tracing::warn!("cidr map {path}, {problem}");
+            tracing::warn!("{problem}");
         }
         Ok(table)
     }
 
-    fn parse(source: &[u8]) -> (CidrTable, Vec<String>) {
+    fn parse(source: &[u8], path: &str) -> (CidrTable, Vec<String>) {
         let mut rules = Vec::new();
         let mut problems = Vec::new();
         let mut open = Vec::new();
-        for line in lines::logical(source) {
-            let text = String::from_utf8_lossy(&line.bytes);
-            match parse_rule(text.trim(), !open.is_empty()) {
+        let (lines, stray) = lines::logical(source);
+        problems.extend(stray.map(|stray| format!("{path}: {stray}")));
+        for line in lines {
+            let text = lines::shown(&line.bytes);
+            match parse_rule(text.trim_ascii(), !open.is_empty()) {
                 Ok(rule) => {
                     match rule {
-                        Rule::If { .. } => open.push(rules.len()),
-                        Rule::Endif => close(&mut rules, open.pop()),
+                        Rule::If { .. } => open.push((rules.len(), line.number)),
+                        Rule::Endif => close(&mut rules, open.pop().map(|(at, _)| at)),
                         Rule::Match { .. } => {}
                     }
                     rules.push(rule);
                 }
-                Err(problem) => {
-                    problems.push(format!("line {}: {problem}: skipping this rule", line.last))
-                }
+                Err(problem) => problems.push(format!(
+                    "cidr map {path}, line {}: {problem}: skipping this rule",
+                    line.number
+                )),
             }
         }
-        for at in open.into_iter().rev() {
-            problems.push("line 0: IF has no matching ENDIF".to_string());
+        for (at, line) in open.into_iter().rev() {
+            problems.push(format!(
+                "cidr map {path}, line {line}: IF has no matching ENDIF"
+            ));
             close(&mut rules, Some(at));
         }
         (CidrTable { rules }, problems)
@@ -167,35 +226,54 @@ fn close(rules: &mut [Rule], opened: Option<usize>) {
 }
 
 fn parse_rule(text: &str, inside: bool) -> Result<Rule, String> {
-    let word_end = text
-        .find(|c: char| c.is_ascii_whitespace())
-        .unwrap_or(text.len());
-    let (word, rest) = (&text[..word_end], text[word_end..].trim());
-    if word.eq_ignore_ascii_case("endif") {
-        return match inside {
-            true => Ok(Rule::Endif),
-            false => Err("ignoring ENDIF without matching IF".to_string()),
+    if let Some(rest) = keyword(text, "endif") {
+        return match (rest.trim_ascii().is_empty(), inside) {
+            (false, _) => Err("garbage after ENDIF".to_string()),
+            (true, false) => Err("ENDIF without IF".to_string()),
+            (true, true) => Ok(Rule::Endif),
         };
     }
-    let condition = word.eq_ignore_ascii_case("if");
-    let pattern = if condition { rest } else { word };
-    let negated = pattern.starts_with('!');
-    let network = Network::parse(pattern.trim_start_matches('!').trim())?;
-    if condition {
+    let condition = keyword(text, "if");
+    let mut pattern = condition.unwrap_or(text).trim_ascii_start();
+    let mut negated = false;
+    while let Some(rest) = pattern.strip_prefix('!') {
+        negated = !negated;
+        pattern = rest.trim_ascii_start();
+    }
+    if condition.is_some() {
         return Ok(Rule::If {
-            network,
+            network: network(pattern)?,
             negated,
             end: usize::MAX,
         });
     }
-    if rest.is_empty() {
-        return Err(format!("no lookup result: \"{text}\""));
+    let end = pattern
+        .find(|c: char| c.is_ascii_whitespace())
+        .unwrap_or(pattern.len());
+    let (pattern, value) = (&pattern[..end], pattern[end..].trim_ascii());
+    let network = network(pattern)?;
+    if value.is_empty() {
+        return Err("no lookup result".to_string());
     }
     Ok(Rule::Match {
         network,
         negated,
-        value: rest.to_string(),
+        value: value.to_string(),
     })
+}
+
+fn network(pattern: &str) -> Result<Network, String> {
+    match pattern.is_empty() {
+        true => Err("no address pattern".to_string()),
+        false => Network::pattern(pattern),
+    }
+}
+
+/// What follows `word`, when the line begins with it in any case and no letter or digit follows.
+fn keyword<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+    let (head, rest) = line.split_at_checked(word.len())?;
+    let whole = !rest.starts_with(|c: char| c.is_ascii_alphanumeric());
+    (head.eq_ignore_ascii_case(word) && whole).then_some(rest)
 }
 
 #[cfg(test)]
@@ -230,6 +308,7 @@ mod tests {
     fn first_rule_wins_and_conditions_nest() {
         let (table, problems) = CidrTable::parse(
             b"# c\nif 10.0.0.0/8\n10.1.0.0/16 one\n!10.2.0.0/16 not two\nendif\n192.168.1.1/24 bad\n2001:db8::/32 six\n",
+            "t",
         );
         assert_eq!(problems.len(), 1);
         for (key, value) in [

@@ -54,6 +54,20 @@ impl TableError {
         }
     }
 
+    /// The same failure, told about the table that asked this one.
+    pub(crate) fn passed_on(self, table: &str) -> TableError {
+        let inner = format!("table {}: query error", self.table);
+        let message = match self.message.strip_prefix(&inner) {
+            Some(rest) => format!("table {table}: query error{rest}"),
+            None => format!("table {table}: query error: {}", self.message),
+        };
+        TableError {
+            table: table.to_string(),
+            message,
+            ..self
+        }
+    }
+
     /// Who must act.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -31,6 +31,7 @@ mod open;
 mod option_file;
 mod parameters;
 mod pattern;
+mod posix;
 mod simple;
 pub mod socketmap;
 mod source;

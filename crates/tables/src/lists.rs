@@ -288,7 +288,11 @@ fn read_file(tables: &Tables, path: &str, depth: usize) -> Result<String, TableE
         )
     })?;
     let mut content = String::new();
-    for line in lines::logical(&bytes) {
+    let (lines, stray) = lines::logical(&bytes);
+    if let Some(stray) = stray {
+        tracing::warn!("{path}: {stray}");
+    }
+    for line in lines {
         content.push_str(&String::from_utf8_lossy(&line.bytes));
         content.push('\n');
     }

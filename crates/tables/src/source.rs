@@ -12,26 +12,23 @@ use crate::lines;
 /// A logical line of a source, up to a NUL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SourceLine {
-    /// The number of its last physical line, which messages name.
+    /// The number of its first physical line, which messages name.
     pub number: usize,
     pub text: Vec<u8>,
 }
 
-/// The logical lines of a source, and a first one that starts with white space, which belongs to nothing.
-pub fn source_lines(source: &[u8]) -> (Vec<SourceLine>, Option<Vec<u8>>) {
+/// The logical lines of a source, and what is to be said of a first one that starts with white space, which belongs to
+/// nothing.
+pub fn source_lines(source: &[u8]) -> (Vec<SourceLine>, Option<String>) {
     let mut found = Vec::new();
-    let mut stray = None;
-    for line in lines::logical(source) {
-        if found.is_empty() && stray.is_none() && line.bytes[0].is_ascii_whitespace() {
-            stray = Some(line.bytes);
-            continue;
-        }
+    let (lines, stray) = lines::logical(source);
+    for line in lines {
         let mut text = line.bytes;
         if let Some(end) = text.iter().position(|&byte| byte == 0) {
             text.truncate(end);
         }
         found.push(SourceLine {
-            number: line.last,
+            number: line.number,
             text,
         });
     }

@@ -64,6 +64,29 @@ pub(crate) fn braced(text: &str) -> Option<&str> {
     None
 }
 
+/// The content of `{…}`, or what is wrong with it in Postfix's words.
+pub(crate) fn in_braces(text: &str) -> Result<&str, String> {
+    let text = text.trim_ascii();
+    if !text.starts_with('{') {
+        return Err(format!("no '{{' at start of text in \"{text}\""));
+    }
+    let mut depth = 0usize;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return match text[at + 1..].is_empty() {
+                true => Ok(text[1..at].trim_ascii()),
+                false => Err(format!("syntax error after '}}' in \"{text}\"")),
+            };
+        }
+    }
+    Err(format!("missing '}}' in \"{text}\""))
+}
+
 /// A type that we do not have: its name, and what to use in its place.
 pub(crate) fn unsupported(spec: &str, kind: &str) -> TableError {
     let instead = match kind {

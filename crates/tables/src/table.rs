@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::Answer;
 use crate::accounts::Accounts;
 use crate::base64::base64;
 use crate::cidr::CidrTable;
@@ -18,6 +17,7 @@ use crate::source::file_content;
 use crate::sql::SqlTable;
 use crate::statistics::Counters;
 use crate::text::TextTable;
+use crate::{Answer, lines};
 
 /// How keys are folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,14 +99,18 @@ impl Table {
     async fn ask(&self, key: &str) -> Answer {
         match &self.inner.engine {
             Engine::Sql(table) => table.lookup(&self.folded(key)).await,
-            Engine::Union(tables) => union(tables, key).await,
-            Engine::Pipe(tables) => pipe(tables, key).await,
+            Engine::Union(tables) => union(tables, key)
+                .await
+                .map_err(|error| error.passed_on(self.spec())),
+            Engine::Pipe(tables) => pipe(tables, key)
+                .await
+                .map_err(|error| error.passed_on(self.spec())),
             _ => self.lookup_in_memory(key),
         }
     }
 
     /// Looks up a key that may not be UTF-8: such a key is reported and not found, unless the table
-    /// was opened without UTF-8. Patterns then see a replacement character in the place of each wrong byte.
+    /// was opened without UTF-8. Patterns then see its bytes.
     pub async fn lookup_bytes(&self, key: &[u8]) -> Answer {
         match std::str::from_utf8(key) {
             Ok(key) => self.lookup(key).await,
@@ -114,8 +118,10 @@ impl Table {
                 self.report_non_utf8(key);
                 Ok(None)
             }
-            Err(_) if self.is_pattern() => self.lookup(&String::from_utf8_lossy(key)).await,
-            Err(_) => Ok(None),
+            Err(_) => match &self.inner.engine {
+                Engine::Pattern(table) => self.content(table.lookup(self.spec(), key)?),
+                _ => Ok(None),
+            },
         }
     }
 
@@ -158,8 +164,7 @@ impl Table {
     }
 
     fn report_non_utf8(&self, key: &[u8]) {
-        let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
-        let spec = self.spec();
+        let (shown, spec) = (lines::shown(key), self.spec());
         tracing::warn!("{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint");
     }
 
@@ -185,7 +190,7 @@ impl Table {
         match String::from_utf8(value) {
             Ok(value) => Ok(Some(value)),
             Err(error) => {
-                let shown = String::from_utf8_lossy(error.as_bytes()).replace('\u{fffd}', "?");
+                let shown = lines::shown(error.as_bytes());
                 let spec = self.spec();
                 tracing::warn!(
                     "{spec}: key \"{key}\": non-UTF-8 value \"{shown}\": malformed UTF-8 or invalid codepoint"
@@ -226,7 +231,9 @@ impl Table {
             Engine::Environment => std::env::var(&*folded()).ok(),
             Engine::Accounts(accounts) => return accounts.lookup(self.spec(), &folded()),
             Engine::Lmdb(table) => return self.lookup_lmdb(table, &folded()),
-            Engine::Pattern(table) => return self.content(table.lookup(key)),
+            Engine::Pattern(table) => {
+                return self.content(table.lookup(self.spec(), key.as_bytes())?);
+            }
             Engine::Cidr(table) => return self.content(table.lookup(key)),
             Engine::Random(values) => values.get(fastrand::usize(..values.len())).cloned(),
             Engine::Broken(error) => return Err(self.failed(error.clone())),
@@ -253,13 +260,18 @@ pub(crate) fn boxed<'a>(
     Box::pin(table.lookup(key))
 }
 
-/// `unionmap:`: all answers, joined by commas.
+/// `unionmap:`: all answers, joined by commas. Empty ones at the beginning leave no trace.
 async fn union(tables: &[Table], key: &str) -> Answer {
-    let mut values = Vec::new();
+    let mut values = String::new();
     for table in tables {
-        values.extend(boxed(table, key).await?);
+        if let Some(value) = boxed(table, key).await? {
+            if !values.is_empty() {
+                values.push(',');
+            }
+            values.push_str(&value);
+        }
     }
-    Ok((!values.is_empty()).then(|| values.join(",")))
+    Ok(Some(values).filter(|values| !values.is_empty()))
 }
 
 /// `pipemap:`: each answer is the key for the next table.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::base64::base64;
 use crate::error::{TableError, os_text};
+use crate::lines;
 use crate::source::{
     NoEntry, SourceLine, alias_entry, file_content, looks_like_aliases, map_entry, source_lines,
 };
@@ -20,7 +21,7 @@ pub struct TextTable {
 /// Something about a line of the source that postmap(1) warns about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceProblem {
-    /// The last physical line; `None` for a line that belongs to nothing.
+    /// The first physical line; `None` for a line that belongs to nothing.
     pub line: Option<usize>,
     pub text: String,
 }
@@ -60,9 +61,13 @@ impl TextTable {
     /// Reads the source at `path`.
     pub fn load(spec: &str, path: &Path, how: &Reading) -> Result<TextTable, TableError> {
         let source = std::fs::read(path).map_err(|error| {
+            let what = match error.kind() {
+                std::io::ErrorKind::IsADirectory => "read",
+                _ => "open database",
+            };
             TableError::operator(
                 spec,
-                format!("open database {}: {}", path.display(), os_text(&error)),
+                format!("{what} {}: {}", path.display(), os_text(&error)),
             )
         })?;
         Ok(TextTable::parse(&source, how))
@@ -73,8 +78,6 @@ impl TextTable {
         let mut table = TextTable::default();
         let (lines, stray) = source_lines(source);
         if let Some(text) = stray {
-            let text = String::from_utf8_lossy(&text);
-            let text = format!("logical line must not start with whitespace: \"{text}\"");
             table.problems.push(SourceProblem { line: None, text });
         }
         let aliases = match how.format {
@@ -164,7 +167,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|_| {
         format!(
             "non-UTF-8 input \"{}\" -- ignoring this line",
-            String::from_utf8_lossy(bytes)
+            lines::shown(bytes)
         )
     })
 }

@@ -91,11 +91,7 @@ impl Source<'_> {
         let folding = Folding::of(context);
         let (lines, stray) = source_lines(&self.text);
         if let Some(text) = stray {
-            let text = String::from_utf8_lossy(&text);
-            tracing::warn!(
-                "{}: logical line must not start with whitespace: \"{text}\"",
-                self.name
-            );
+            tracing::warn!("{}: {text}", self.name);
         }
         for line in lines {
             let place = format!("{}, line {}", self.name, line.number);
