@@ -8,7 +8,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::SubjectPublicKeyInfoDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-use super::tls;
+use super::super::tls;
 
 /// Asks for the RSA key of `caching_sha2_password`.
 pub(super) const KEY_WANTED: u8 = 2;
