@@ -6,7 +6,7 @@ use config::edit::{self, Change};
 use config::table_file::TableFile;
 use config::{Config, main_cf, master};
 use queue::record;
-use tables::TextTable;
+use tables::{Format, Reading, TextTable};
 
 /// main.cf: whatever it says, values expand or have an error; an edit sets what it sets and nothing else.
 pub fn main_cf(data: &[u8]) {
@@ -74,11 +74,18 @@ pub fn table_file(data: &[u8]) {
 
 /// The source text of `hash:`: every entry is found by its key, and no key or value is empty.
 pub fn text_table(data: &[u8]) {
-    for fold in [false, true] {
-        let table = TextTable::parse(data, fold);
-        for (key, value) in table.iter() {
-            assert!(!key.is_empty() && !value.is_empty());
-            assert_eq!(table.get(key), Some(value), "{key:?}");
+    for format in [Format::Map, Format::Aliases, Format::Either] {
+        for fold in [false, true] {
+            let how = Reading {
+                fold,
+                files: false,
+                format,
+            };
+            let table = TextTable::parse(data, &how);
+            for (key, value) in table.iter() {
+                assert!(!key.is_empty() && !value.is_empty());
+                assert_eq!(table.get(key), Some(value), "{key:?}");
+            }
         }
     }
 }

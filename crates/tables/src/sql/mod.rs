@@ -1,7 +1,6 @@
 //! What `mysql:`, `pgsql:` and `sqlite:` have in common: the parameters, the domain filter, the
 //! statement, and how rows become a value. The drivers connect, quote and run.
 
-mod auth;
 mod connect;
 mod conninfo;
 mod exchange;

@@ -361,7 +361,8 @@ impl Pool {
         self.make_room();
         let server = &self.target.hosts[host];
         let login = server.login.as_ref().unwrap_or(&self.target.login);
-        match connect::open(self.target.engine, server, login).await {
+        // Boxed: it happens seldom, and is large beside a lookup.
+        match Box::pin(connect::open(self.target.engine, server, login)).await {
             Ok(connection) => {
                 self.health.good(host);
                 Some(Member {

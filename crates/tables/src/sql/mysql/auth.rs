@@ -8,7 +8,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::SubjectPublicKeyInfoDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-use super::tls;
+use super::super::tls;
 
 /// Asks for the RSA key of `caching_sha2_password`.
 pub(super) const KEY_WANTED: u8 = 2;
@@ -150,4 +150,53 @@ fn ed25519(password: &str, message: &[u8]) -> Option<Vec<u8>> {
 
 fn xor(left: &[u8], right: &[u8]) -> Vec<u8> {
     left.iter().zip(right).map(|(a, b)| a ^ b).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// The server's part, played by the `openssl` program: no MySQL is at hand that would ask for it.
+    #[test]
+    fn openssl_reads_the_encrypted_password() {
+        if !testkit::peers() {
+            return;
+        }
+        let dir = testkit::TempDir::new();
+        let (key, public) = (dir.join("key"), dir.join("public"));
+        let openssl = |arguments: &[&str]| {
+            let mut command = Command::new(testkit::require("openssl"));
+            let output = command.args(arguments).output().expect("openssl runs");
+            assert!(output.status.success(), "{output:?}");
+            output.stdout
+        };
+        let (key, public) = (key.display().to_string(), public.display().to_string());
+        openssl(&["genrsa", "-out", &key, "2048"]);
+        openssl(&["rsa", "-in", &key, "-pubout", "-out", &public]);
+        let pem = std::fs::read(&public).expect("made above");
+        let salt: Vec<u8> = (1..=20).collect();
+        for password in ["", "pw", "a pässword that is longer than its salt"] {
+            let secret = encrypted(password, &salt, &pem).expect("a good key");
+            assert_eq!(secret.len(), 256);
+            let file = dir.write("secret", &secret).display().to_string();
+            let oaep = ["-pkeyopt", "rsa_padding_mode:oaep"];
+            let decrypt = ["pkeyutl", "-decrypt", "-inkey", &key, "-in", &file];
+            let mixed = openssl(&[&decrypt[..], &oaep[..]].concat());
+            let salt = salt.iter().cycle();
+            let plain: Vec<u8> = mixed.iter().zip(salt).map(|(a, b)| a ^ b).collect();
+            assert_eq!(plain, clear(password));
+        }
+        let long = "x".repeat(300);
+        assert!(encrypted(&long, &salt, &pem).is_err());
+        assert!(encrypted("pw", &salt, b"junk").is_err());
+        assert!(encrypted("pw", &[], &pem).is_err());
+    }
+
+    #[test]
+    fn unknown_plugins_and_short_salts_prove_nothing() {
+        assert_eq!(proof("dialog", "pw", &[1; 20]), None);
+        assert_eq!(proof("client_ed25519", "pw", &[1; 20]), None);
+    }
 }
