@@ -15,7 +15,10 @@ const KEY: &str = r#"(?s)([a-z'"\\`]|[@;\-#/* \x00\n\r\x1aöß縗😀%$]|.){1,24
 /// As typed: folded keys could not be told from changed ones.
 fn open(tables: &Tables, dir: &TempDir, engine: &str, name: &str, text: &str) -> Table {
     let path = dir.write(name, text);
-    let how = Open { fold: false };
+    let how = Open {
+        fold: false,
+        ..Open::default()
+    };
     let spec = format!("{engine}:{}", path.display());
     tables.open_with(&spec, how).expect("a table")
 }
