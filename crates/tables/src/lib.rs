@@ -12,6 +12,8 @@
 //! | `text`, `source` | `hash:`, `btree:`, `texthash:`, read from their source text |
 //! | `lmdb` | `lmdb:`, read and written |
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
+//! | `posix` | the regular expressions of `regexp:` |
+//! | `remote` | the clients of `socketmap:`, `tcp:`, `memcache:` |
 //! | `simple` | `inline:`, `static:`, `environ:`, `fail:` |
 //! | `accounts` | `unix:`, the accounts of the machine |
 //! | [`socketmap`], [`tcp_table`] | the two protocols that tables are served by |
@@ -32,6 +34,7 @@ mod option_file;
 mod parameters;
 mod pattern;
 mod posix;
+mod remote;
 mod simple;
 pub mod socketmap;
 mod source;

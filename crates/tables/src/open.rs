@@ -15,6 +15,9 @@ use crate::lists::{CidrList, MatchList};
 use crate::lmdb::{LmdbTable, Nulls};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
+use crate::remote::memcache::MemcacheTable;
+use crate::remote::socketmap::SocketmapTable;
+use crate::remote::tcp::TcpTable;
 use crate::source::file_content;
 use crate::sql::{Engine as SqlEngine, Patience, Pool, SqlTable, Target};
 use crate::statistics::{Counters, Statistics};
@@ -244,16 +247,28 @@ impl Tables {
         &self.shared.config
     }
 
-    /// The pool for these servers, user and database.
-    pub(crate) fn pool(&self, target: Target) -> Arc<Pool> {
-        let connections = self
-            .shared
-            .config
-            .int("postroom_table_connections")
+    /// How many connections one server gets.
+    pub(crate) fn connections(&self) -> usize {
+        let connections = self.shared.config.int("postroom_table_connections");
+        let connections = connections
             .ok()
             .and_then(|count| usize::try_from(count).ok());
         // `Config::check` reports what is no number; without one connection there are no answers.
-        let connections = connections.unwrap_or(1).max(1);
+        connections.unwrap_or(1).max(1)
+    }
+
+    /// Where paths of sockets that are not absolute begin.
+    pub(crate) fn queue_directory(&self) -> PathBuf {
+        self.shared
+            .config
+            .string("queue_directory")
+            .unwrap_or_default()
+            .into()
+    }
+
+    /// The pool for these servers, user and database.
+    pub(crate) fn pool(&self, target: Target) -> Arc<Pool> {
+        let connections = self.connections();
         let mut pools = self
             .shared
             .pools
@@ -318,6 +333,20 @@ impl Tables {
             "unionmap" => Ok(Engine::Union(self.members(full, kind, name, how)?)),
             "pipemap" => Ok(Engine::Pipe(self.members(full, kind, name, how)?)),
             "randmap" => self.random(full, name),
+            "socketmap" => {
+                let table = SocketmapTable::open(full, name, self)?;
+                Ok(Engine::Socketmap(Box::new(table)))
+            }
+            "tcp" => Ok(Engine::Tcp(Box::new(TcpTable::open(full, name, self)?))),
+            "memcache" => {
+                let parameters = Parameters::open(full, name, self.config());
+                if name.starts_with('/') || name.starts_with('.') {
+                    self.note_file(name);
+                }
+                let table = MemcacheTable::open(&parameters?, self, how)?;
+                Ok(Engine::Memcache(Box::new(table)))
+            }
+            "debug" => Ok(Engine::Debug(self.open_with(name, how)?)),
             "proxy" => self.proxied(full, name, how),
             other => Err(spec::unsupported(full, other)),
         }

@@ -4,8 +4,29 @@ use crate::error::TableError;
 
 /// The table types that can be opened, sorted: what `postconf -m` prints.
 pub static TYPES: &[&str] = &[
-    "btree", "cidr", "environ", "fail", "hash", "inline", "lmdb", "mysql", "pcre", "pgsql",
-    "pipemap", "proxy", "randmap", "regexp", "sqlite", "static", "texthash", "unionmap", "unix",
+    "btree",
+    "cidr",
+    "debug",
+    "environ",
+    "fail",
+    "hash",
+    "inline",
+    "lmdb",
+    "memcache",
+    "mysql",
+    "pcre",
+    "pgsql",
+    "pipemap",
+    "proxy",
+    "randmap",
+    "regexp",
+    "socketmap",
+    "sqlite",
+    "static",
+    "tcp",
+    "texthash",
+    "unionmap",
+    "unix",
 ];
 
 /// Splits a list of tables at commas and white space; braces keep their content together.
@@ -90,12 +111,18 @@ pub(crate) fn in_braces(text: &str) -> Result<&str, String> {
 /// A type that we do not have: its name, and what to use in its place.
 pub(crate) fn unsupported(spec: &str, kind: &str) -> TableError {
     let instead = match kind {
-        "ldap" | "nis" | "nisplus" | "netinfo" => {
-            "export the data to mysql:, pgsql:, sqlite: or hash:"
+        "ldap" | "mongodb" => {
+            "not in Postroom; export the data to mysql:, pgsql:, sqlite: or hash:, or answer with a socketmap: server"
+                .to_string()
         }
-        "cdb" | "dbm" | "sdbm" => "use hash:, which is read from the source text",
-        "socketmap" | "tcp" | "memcache" => "use mysql:, pgsql: or sqlite: directly",
-        _ => "`postconf -m` lists the types",
+        "nis" | "nisplus" | "netinfo" => {
+            "not in Postroom; export the map to hash:, or use unix: for accounts".to_string()
+        }
+        "cdb" | "dbm" | "sdbm" => {
+            "not in Postroom; hash: reads the same source text, and lmdb: is an index file".to_string()
+        }
+        "internal" => "of use inside of Postfix alone; inline: has a list of entries".to_string(),
+        _ => format!("there are: {}", TYPES.join(", ")),
     };
     TableError::operator(
         spec,

@@ -13,6 +13,9 @@ use crate::cidr::CidrTable;
 use crate::error::{ErrorKind, TableError};
 use crate::lmdb::LmdbTable;
 use crate::pattern::PatternTable;
+use crate::remote::memcache::MemcacheTable;
+use crate::remote::socketmap::SocketmapTable;
+use crate::remote::tcp::TcpTable;
 use crate::source::file_content;
 use crate::sql::SqlTable;
 use crate::statistics::Counters;
@@ -57,6 +60,10 @@ pub(crate) enum Engine {
     Pipe(Vec<Table>),
     Random(Vec<String>),
     Proxied(Table),
+    Debug(Table),
+    Socketmap(Box<SocketmapTable>),
+    Tcp(Box<TcpTable>),
+    Memcache(Box<MemcacheTable>),
     Broken(TableError),
 }
 
@@ -78,10 +85,14 @@ impl Table {
         &self.inner.spec
     }
 
-    /// A table of patterns (regexp, pcre, cidr): it is asked for whole addresses only, not for the
-    /// parts of one.
+    /// A table of patterns (regexp, pcre, cidr), or one that a socketmap or tcp_table server answers: it is asked
+    /// for whole addresses only, not for the parts of one.
     pub fn is_pattern(&self) -> bool {
-        matches!(self.inner.engine, Engine::Pattern(_) | Engine::Cidr(_))
+        match &self.inner.engine {
+            Engine::Pattern(_) | Engine::Cidr(_) | Engine::Socketmap(_) | Engine::Tcp(_) => true,
+            Engine::Proxied(table) | Engine::Debug(table) => table.is_pattern(),
+            _ => false,
+        }
     }
 
     /// Looks up a key as given; the table folds it.
@@ -105,7 +116,39 @@ impl Table {
             Engine::Pipe(tables) => pipe(tables, key)
                 .await
                 .map_err(|error| error.passed_on(self.spec())),
+            Engine::Socketmap(table) => self.utf8_value(key, table.lookup(key).await?),
+            Engine::Tcp(table) => self.utf8_value(key, table.lookup(key).await?),
+            Engine::Memcache(table) => {
+                let key = self.folded(key);
+                self.utf8_value(&key, table.lookup(&key).await?)
+            }
+            Engine::Debug(table) => debug(table, key).await,
             _ => self.lookup_in_memory(key),
+        }
+    }
+
+    fn folded<'a>(&self, key: &'a str) -> Cow<'a, str> {
+        match self.inner.fold {
+            Fold::No => key.into(),
+            Fold::Ascii => key.to_ascii_lowercase().into(),
+            Fold::Unicode => mail::fold(key),
+        }
+    }
+
+    /// A value that is not UTF-8 is reported and fails the lookup.
+    fn utf8_value(&self, key: &str, value: Option<Vec<u8>>) -> Answer {
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        match String::from_utf8(value) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                let (shown, spec) = (lines::shown(error.as_bytes()), self.spec());
+                tracing::warn!(
+                    "{spec}: key \"{key}\": non-UTF-8 value \"{shown}\": malformed UTF-8 or invalid codepoint"
+                );
+                Err(TableError::lookup(ErrorKind::Table, spec))
+            }
         }
     }
 
@@ -183,23 +226,6 @@ impl Table {
         }
     }
 
-    fn lookup_lmdb(&self, table: &LmdbTable, key: &str) -> Answer {
-        let Some(value) = table.get(key.as_bytes())? else {
-            return Ok(None);
-        };
-        match String::from_utf8(value) {
-            Ok(value) => Ok(Some(value)),
-            Err(error) => {
-                let shown = lines::shown(error.as_bytes());
-                let spec = self.spec();
-                tracing::warn!(
-                    "{spec}: key \"{key}\": non-UTF-8 value \"{shown}\": malformed UTF-8 or invalid codepoint"
-                );
-                Err(TableError::lookup(ErrorKind::Table, spec))
-            }
-        }
-    }
-
     /// What a pattern gave, or the content of the files that it names in base64.
     fn content(&self, value: Option<String>) -> Answer {
         match value {
@@ -214,14 +240,6 @@ impl Table {
         }
     }
 
-    fn folded<'a>(&self, key: &'a str) -> Cow<'a, str> {
-        match self.inner.fold {
-            Fold::No => key.into(),
-            Fold::Ascii => key.to_ascii_lowercase().into(),
-            Fold::Unicode => mail::fold(key),
-        }
-    }
-
     fn lookup_in_memory(&self, key: &str) -> Answer {
         let folded = || self.folded(key);
         Ok(match &self.inner.engine {
@@ -230,7 +248,7 @@ impl Table {
             Engine::Static(value) => Some(value.clone()),
             Engine::Environment => std::env::var(&*folded()).ok(),
             Engine::Accounts(accounts) => return accounts.lookup(self.spec(), &folded()),
-            Engine::Lmdb(table) => return self.lookup_lmdb(table, &folded()),
+            Engine::Lmdb(table) => return self.utf8_value(key, table.get(folded().as_bytes())?),
             Engine::Pattern(table) => {
                 return self.content(table.lookup(self.spec(), key.as_bytes())?);
             }
@@ -242,7 +260,14 @@ impl Table {
                 return Err(TableError::new(ErrorKind::Table, self.spec(), text));
             }
             // The callers have dealt with these.
-            Engine::Sql(_) | Engine::Union(_) | Engine::Pipe(_) | Engine::Proxied(_) => None,
+            Engine::Sql(_)
+            | Engine::Union(_)
+            | Engine::Pipe(_)
+            | Engine::Proxied(_)
+            | Engine::Debug(_)
+            | Engine::Socketmap(_)
+            | Engine::Tcp(_)
+            | Engine::Memcache(_) => None,
         })
     }
 
@@ -258,6 +283,18 @@ pub(crate) fn boxed<'a>(
     key: &'a str,
 ) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
     Box::pin(table.lookup(key))
+}
+
+/// `debug:`: the answer of the table, which goes to the log.
+async fn debug(table: &Table, key: &str) -> Answer {
+    let answer = boxed(table, key).await;
+    let spec = table.spec();
+    match &answer {
+        Ok(Some(value)) => tracing::info!("{spec} lookup: \"{key}\" = \"{value}\""),
+        Ok(None) => tracing::info!("{spec} lookup: \"{key}\" = \"not_found\""),
+        Err(_) => tracing::info!("{spec} lookup: \"{key}\" = \"error\""),
+    }
+    answer
 }
 
 /// `unionmap:`: all answers, joined by commas. Empty ones at the beginning leave no trace.

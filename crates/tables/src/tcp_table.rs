@@ -84,12 +84,12 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The reply in a line without its newline; `None` when it begins with none of the three codes
-    /// or is not encoded as it must be.
+    /// The reply in a line without its newline; `None` when it begins with none of the three codes and white space,
+    /// or is not encoded as it must be. All that follows is the text, as Postfix reads it.
     pub fn parse(line: &[u8]) -> Option<Reply> {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let (code, text) = word(line);
-        let text = unquote(text)?;
+        let (code, rest) = line.split_at_checked(3)?;
+        let (blank, text) = rest.split_first()?;
+        let text = unquote(text).filter(|_| blank.is_ascii_whitespace())?;
         match code {
             b"200" => Some(Reply::Found(text)),
             b"500" => Some(Reply::NotFound(text)),

@@ -22,6 +22,7 @@ use std::sync::Arc;
 pub(crate) use pool::{Patience, Pool, Target};
 pub(crate) use rows::Rows;
 pub(crate) use settings::Settings;
+pub(crate) use template::Query;
 
 use crate::Answer;
 use crate::error::{ErrorKind, TableError};
@@ -29,7 +30,7 @@ use crate::front::{Front, Sharing};
 use crate::lists::MatchList;
 use crate::open::Tables;
 use crate::parameters::Parameters;
-use template::{Format, Query};
+use template::Format;
 
 /// The database engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
