@@ -19,7 +19,7 @@ use crate::pattern::{Flavour, PatternTable};
 use crate::source::file_content;
 use crate::sql::{Engine as SqlEngine, Pool, SqlTable, Target};
 use crate::text::{Format, Reading, TextTable};
-use crate::{Answer, simple, spec};
+use crate::{Answer, Entry, simple, spec};
 
 /// Opens tables by `type:name`. Clones share what is open: a table that is named twice is read
 /// once, and tables that name the same server, user and database share its connections.
@@ -475,7 +475,7 @@ impl Table {
     }
 
     /// Keys and values of a table that can list them, for `postmap -s`; `None` for the others.
-    pub fn entries(&self) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, TableError> {
+    pub fn entries(&self) -> Result<Option<Vec<Entry>>, TableError> {
         let bytes = |(key, value): (&str, &str)| (key.into(), value.into());
         match &self.inner.engine {
             Engine::Text(table) => Ok(Some(table.iter().map(bytes).collect())),

@@ -12,7 +12,7 @@ use crate::lines;
 /// A logical line of a source, up to a NUL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SourceLine {
-    /// The number of its last physical line, which messages name.
+    /// The number of its first physical line.
     pub number: usize,
     pub text: Vec<u8>,
 }
@@ -31,7 +31,7 @@ pub fn source_lines(source: &[u8]) -> (Vec<SourceLine>, Option<Vec<u8>>) {
             text.truncate(end);
         }
         found.push(SourceLine {
-            number: line.last,
+            number: line.number,
             text,
         });
     }

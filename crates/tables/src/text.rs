@@ -20,7 +20,7 @@ pub struct TextTable {
 /// Something about a line of the source that postmap(1) warns about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceProblem {
-    /// The last physical line; `None` for a line that belongs to nothing.
+    /// The first physical line; `None` for a line that belongs to nothing.
     pub line: Option<usize>,
     pub text: String,
 }
@@ -147,12 +147,13 @@ impl TextTable {
     }
 
     fn insert(&mut self, key: &str, value: &str, how: &Reading) -> Result<(), String> {
+        let written = key;
         let key: Box<str> = match how.fold {
             true => mail::fold(key).into(),
             false => key.into(),
         };
         if self.entries.contains_key(&key) {
-            return Err(format!("duplicate entry: \"{key}\""));
+            return Err(format!("duplicate entry: \"{written}\""));
         }
         self.order.push(key.clone());
         self.entries.insert(key, value.into());

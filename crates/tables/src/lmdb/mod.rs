@@ -17,6 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::Entry;
 use crate::error::{ErrorKind, TableError, os_text};
 
 pub use write::{BAD_KEY_SIZE, BadKeySize, Keep, LmdbEditor};
@@ -97,7 +98,7 @@ impl LmdbTable {
     }
 
     /// All entries, sorted by key as it is stored.
-    pub(crate) fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
+    pub(crate) fn entries(&self) -> Result<Vec<Entry>, TableError> {
         let entries = read::consistent(&self.current(), |state| state.entries())
             .map_err(|error| self.failed("seeking", &error))?;
         Ok(entries
@@ -240,7 +241,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn what_was_written_is_read(
             first in prop::collection::btree_map("[a-z]{1,300}", "[^\\x00]{0,3000}", 0..60),
