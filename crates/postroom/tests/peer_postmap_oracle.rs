@@ -368,12 +368,14 @@ fn replay(case: &Case, files: &[(String, Vec<u8>)], commands: &TempDir) -> (usiz
         };
         count += usize::from(run.is_some());
         let what = run.map_or_else(|| format!("{step:?}"), |run| run.line.clone());
+        let listed = run.is_some_and(|run| run.agreement != Agreement::Exact);
+        if listed && expected == found {
+            let _ = writeln!(wrong, "{}: {what}: agrees now, take the line off", case.id);
+            continue;
+        }
         let meant = run.is_some_and(|run| run.agreement == Agreement::None);
         match (agree(run, &expected, &found), meant) {
-            (true, false) | (false, true) => {}
-            (true, true) => {
-                let _ = writeln!(wrong, "{}: {what}: agrees now, take the line off", case.id);
-            }
+            (true, _) | (false, true) => {}
             (false, false) => {
                 let _ = writeln!(
                     wrong,
@@ -451,4 +453,55 @@ fn commands_do_what_postfix_commands_do() {
         !only.is_empty() || count >= 80,
         "only {count} command lines"
     );
+}
+
+#[test]
+fn a_killed_build_leaves_the_old_table_or_the_new() {
+    if !testkit::peers() {
+        return;
+    }
+    let dir = TempDir::new();
+    dir.write("main.cf", MAIN_CF);
+    let build = |version: usize| {
+        let line = |key: usize| format!("key{key} version{version}\n");
+        dir.write("t", (0..8_000).map(line).collect::<String>());
+        Command::new(env!("CARGO_BIN_EXE_postroom"))
+            .args(["postmap", "lmdb:t"])
+            .current_dir(dir.path())
+            .env("MAIL_CONFIG", dir.path())
+            .spawn()
+            .expect("postmap starts")
+    };
+    let mut current = "version0".to_string();
+    assert!(build(0).wait().expect("postmap ends").success());
+    let (mut old, mut new) = (0, 0);
+    for version in 1..40 {
+        let mut child = build(version);
+        std::thread::sleep(Duration::from_millis(version as u64 * 7));
+        // It may have ended already.
+        let _ = child.kill();
+        child.wait().expect("postmap ends");
+        let listing = Command::new(testkit::require("postmap"))
+            .args(["-s", "lmdb:t"])
+            .current_dir(dir.path())
+            .env("MAIL_CONFIG", dir.path())
+            .output()
+            .expect("postmap runs");
+        let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+        assert_eq!(listing.lines().count(), 8_000);
+        let next = format!("version{version}");
+        if listing.lines().all(|line| line.ends_with(&next)) {
+            new += 1;
+            current = next;
+        } else {
+            old += 1;
+            assert!(
+                listing
+                    .lines()
+                    .all(|line| line.ends_with(&format!("\t{current}"))),
+                "{current} or {next}"
+            );
+        }
+    }
+    println!("{old} times the old table, {new} times the new");
 }

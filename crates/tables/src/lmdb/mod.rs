@@ -207,7 +207,7 @@ mod tests {
         fill(
             &path,
             Keep::Nothing,
-            (0..3000).map(|n| (format!("key{n}"), "value".repeat(n % 900))),
+            (0..900).map(|n| (format!("key{n}"), "value".repeat(n))),
         );
         let whole = std::fs::read(&path).expect("the file");
         for cut in [0, 100, 4096, 8192, 8200, 20_000] {
@@ -224,9 +224,13 @@ mod tests {
                 }
             }
         }
+        // Building anew repairs it.
+        std::fs::write(&path, &whole[..20_000]).expect("written");
+        fill(&path, Keep::Nothing, [("a".to_string(), "1".to_string())]);
+        assert_eq!(table(&path).entries().unwrap().len(), 1);
         // Whatever the bytes are, there is an answer.
         let mut random = fastrand::Rng::with_seed(7);
-        for _ in 0..300 {
+        for _ in 0..100 {
             let mut bytes = whole.clone();
             for _ in 0..20 {
                 let at = random.usize(..bytes.len());

@@ -188,11 +188,16 @@ fn write(file: &File, entries: &BTreeMap<Vec<u8>, Vec<u8>>, map_size: u64) -> io
                 page.resize(PAGE_SIZE, 0);
                 file.write_all_at(&page, number * PAGE_SIZE as u64)?;
             }
-            (meta, BTreeSet::from([0, 1]))
+            (meta, Some(BTreeSet::from([0, 1])))
         }
         _ => {
             let meta = current_meta(file)?;
-            (meta, Snapshot { file, meta }.pages()?)
+            let used = match (Snapshot { file, meta }).pages() {
+                // No page of a damaged tree is used again, so that a table can always be built anew.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+                used => Some(used?),
+            };
+            (meta, used)
         }
     };
     // A damaged file may name far more pages than it has.
@@ -201,7 +206,7 @@ fn write(file: &File, entries: &BTreeMap<Vec<u8>, Vec<u8>>, map_size: u64) -> io
         file,
         page_size: current.page_size,
         free: (2..=current.last_page.min(written))
-            .filter(|number| !used.contains(number))
+            .filter(|number| used.as_ref().is_some_and(|used| !used.contains(number)))
             .collect(),
         next: current.last_page + 1,
         tree: Tree::EMPTY,
