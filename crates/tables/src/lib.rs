@@ -59,3 +59,6 @@ pub use text::{Format, Reading, SourceProblem, TextTable};
 
 /// Found (`Some`, possibly empty), not found (`None`), or failed.
 pub type Answer = Result<Option<String>, TableError>;
+
+/// Key and value as they are stored, for listings.
+pub type Entry = (Vec<u8>, Vec<u8>);

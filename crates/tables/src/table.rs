@@ -20,7 +20,7 @@ use crate::source::file_content;
 use crate::sql::SqlTable;
 use crate::statistics::Counters;
 use crate::text::TextTable;
-use crate::{Answer, lines};
+use crate::{Answer, Entry, lines};
 
 /// How keys are folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +212,7 @@ impl Table {
     }
 
     /// Keys and values of a table that can list them, for `postmap -s`; `None` for the others.
-    pub fn entries(&self) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, TableError> {
+    pub fn entries(&self) -> Result<Option<Vec<Entry>>, TableError> {
         let bytes = |(key, value): (&str, &str)| (key.into(), value.into());
         match &self.inner.engine {
             Engine::Text(table) => Ok(Some(table.iter().map(bytes).collect())),

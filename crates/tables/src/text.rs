@@ -150,12 +150,13 @@ impl TextTable {
     }
 
     fn insert(&mut self, key: &str, value: &str, how: &Reading) -> Result<(), String> {
+        let written = key;
         let key: Box<str> = match how.fold {
             true => mail::fold(key).into(),
             false => key.into(),
         };
         if self.entries.contains_key(&key) {
-            return Err(format!("duplicate entry: \"{key}\""));
+            return Err(format!("duplicate entry: \"{written}\""));
         }
         self.order.push(key.clone());
         self.entries.insert(key, value.into());

@@ -40,7 +40,13 @@ fn build_one(context: &Context, spec: &str) -> Result<(), Fatal> {
     }
     let source = Source::open(options, name)?;
     let mut target = Target::open(context, kind, name, spec)?;
-    source.feed(context, &mut target)?;
+    if let Err(error) = source.feed(context, &mut target) {
+        // What was added counts; of a new table nothing does.
+        if options.incremental {
+            target.finish(context)?;
+        }
+        return Err(error);
+    }
     if options.tool == Tool::Postalias {
         target.sign(context)?;
     }

@@ -40,10 +40,19 @@ impl Deleter<'_> {
         let (kind, name) = spec.split_once(':').unwrap_or(("", spec));
         match kind {
             "lmdb" => {}
-            "hash" | "btree" | "proxy" => return Err(edit_the_text(spec)),
+            "hash" | "btree" => return Err(edit_the_text(spec)),
+            "proxy" => {
+                let text = format!("{spec}: name the table itself, without proxy:, to change it");
+                return Err(Fatal(text));
+            }
             "fail" => {
                 return Err(Fatal(format!(
                     "table {spec}: delete error: Application error"
+                )));
+            }
+            "static" => {
+                return Err(Fatal(format!(
+                    "table {spec}: delete operation is not supported"
                 )));
             }
             _ if tables::TYPES.contains(&kind) => {
