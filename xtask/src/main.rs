@@ -1,5 +1,6 @@
 //! Chores of the repository: `cargo xtask bench smtp` and `bench tables` measure Postroom beside Postfix,
-//! `cargo xtask crash` kills it, `cargo xtask failover` kills its database.
+//! `cargo xtask crash` kills it, `cargo xtask failover` kills its database,
+//! `cargo xtask table-load` crowds the table server.
 
 mod bench;
 mod crash;
@@ -7,10 +8,11 @@ mod failover;
 mod load;
 mod options;
 mod process_group;
+mod table_load;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask bench smtp | bench tables | crash | failover [OPTION…]; `--help` after each";
+const USAGE: &str = "usage: cargo xtask bench smtp | bench tables | crash | failover | table-load [OPTION…]; `--help` after each";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
         ["bench", "tables", options @ ..] => bench::tables::run(options),
         ["crash", options @ ..] => crash::run(options),
         ["failover", options @ ..] => failover::run(options),
+        ["table-load", options @ ..] => table_load::run(options),
         _ => Err(USAGE.to_owned()),
     };
     match result {

@@ -241,7 +241,7 @@ fn postfix_asks_by_tcp_table_and_by_inet() {
     );
     let site = site(
         &database,
-        &format!("postroom_tables_listen = {listen}\npostroom_tables_idle_timeout = 1s\n"),
+        &format!("postroom_tables_listen = {listen}\npostroom_tables_idle_timeout = 4s\n"),
     );
     let script = print_postconf(&site, &[]);
     assert!(
@@ -258,7 +258,7 @@ fn postfix_asks_by_tcp_table_and_by_inet() {
     let postfix = Postfix::on(site);
     assert_eq!(rcpt(&postfix, "nobody@example.org").0, 550);
     // The server has hung up on the idle clients; they come back.
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(4500));
     let seen = send_all(&postfix);
     assert!(
         seen.replies[..11]

@@ -13,7 +13,7 @@ rows! {
     honoured Int "postroom_table_connections" = "10", "Connections for one SQL server, user and database.";
     honoured Time "postroom_table_stale_ttl" = "0s", "How old a remembered answer may be that is used while the database is down; 0: none is.";
     honoured Text "postroom_tables_by_file" = "", "Database tables that `postroom tables serve` serves under the names of their files.";
-    honoured Time "postroom_tables_idle_timeout" = "300s", "How long `postroom tables serve` waits for a client's next request, or for a client to take an answer.";
+    honoured Time "postroom_tables_idle_timeout" = "1h", "How long `postroom tables serve` waits for a client's next request.";
     honoured Text "postroom_tables_listen" = "unix:private/postroom", "Where `postroom tables serve` listens: unix:PATH, inet:HOST:PORT, tcp:HOST:PORT:NAME.";
     honoured Time "postroom_tables_lookup_timeout" = "90s", "How long a lookup of `postroom tables serve` may take.";
     honoured Text "postroom_virtual_mailbox_path" = "", "Path below virtual_mailbox_base that replaces the table's value: %u, %d and the like.";

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tables::socketmap::{self, Frames, REPLY_LIMIT, REQUEST_LIMIT, Status};
 use tables::tcp_table::{self, Lines};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant as Deadline, sleep_until, timeout, timeout_at};
 
 use super::Shared;
 use super::catalog::Unknown;
@@ -20,6 +20,9 @@ use crate::Shutdown;
 
 /// Read at once, on the stack.
 const CHUNK: usize = 4096;
+
+/// A request that has begun, or an answer, passes within this time, as tcp_table(5) has it.
+const STEP: Duration = Duration::from_secs(100);
 
 /// After a refusal the client may go on sending for so long, and so much, before it is cut off; cut
 /// off at once it might not get to see the reason.
@@ -38,15 +41,16 @@ pub(crate) async fn serve<S>(
 {
     let mut input = Input::new(&protocol);
     loop {
-        let limit = shared.settings().idle_timeout;
+        let idle = shared.settings().idle_timeout;
+        let limit = idle.min(STEP);
         let next = tokio::select! {
             biased;
             () = async { drop(shutdown.wait_for(|stop| *stop).await) } => return,
-            next = timeout(limit, input.next(&mut stream)) => next,
+            next = input.next(&mut stream, idle) => next,
         };
         let request = match next {
-            Ok(Ok(Some(request))) => request,
-            Ok(Err(Broken::Malformed(reason))) => {
+            Ok(request) => request,
+            Err(Broken::Malformed(reason)) => {
                 add(&shared.metrics.malformed);
                 let complaint = format!("request from {peer} is refused: {reason}");
                 shared.complaints.warn(complaint);
@@ -56,7 +60,7 @@ pub(crate) async fn serve<S>(
                 }
                 return;
             }
-            Ok(Ok(None) | Err(Broken::Gone)) | Err(_) => return,
+            Err(Broken::Gone) => return,
         };
         // Boxed, so that a client who rests does not hold the room that a lookup needs.
         let reply = Box::pin(answer(&shared, &protocol, &request)).await;
@@ -75,7 +79,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     if stream.shutdown().await.is_err() {
         return;
     }
-    let end = tokio::time::Instant::now() + LINGER;
+    let end = Deadline::now() + LINGER;
     let drain = async {
         let mut taken = 0;
         while taken < LINGER_BYTES {
@@ -121,7 +125,7 @@ enum Decoder {
 }
 
 enum Broken {
-    /// Closed or failed.
+    /// Closed, failed, or silent for too long.
     Gone,
     Malformed(String),
 }
@@ -137,24 +141,30 @@ impl Input {
         }
     }
 
-    /// The next request; `None` when the client has closed the connection between two.
+    /// The next request. It may be `idle` in coming, and then takes no longer than a step.
     async fn next<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
-    ) -> Result<Option<Vec<u8>>, Broken> {
+        idle: Duration,
+    ) -> Result<Vec<u8>, Broken> {
+        let mut end = Deadline::now() + idle;
+        let mut begun = false;
         loop {
             if let Some(request) = self.decode()? {
-                return Ok(Some(request));
+                return Ok(request);
+            }
+            if !begun && !self.is_between() {
+                begun = true;
+                end = Deadline::now() + idle.min(STEP);
             }
             let rest = &mut self.rest;
             let got = read(stream, |bytes| {
                 rest.extend_from_slice(bytes);
                 bytes.len()
             });
-            match got.await {
-                Ok(0) if self.is_between() => return Ok(None),
-                Ok(0) | Err(_) => return Err(Broken::Gone),
-                Ok(_) => {}
+            match timeout_at(end, got).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) | Err(_) => return Err(Broken::Gone),
             }
         }
     }
