@@ -414,7 +414,7 @@ const PGSQL_QUERY: &str = "query = SELECT CASE WHEN ssl THEN 'tls' ELSE 'plain' 
 fn postgres(ours: &Authority, names: &str) -> Postgres {
     let server = Postgres::with(PostgresOptions {
         tls: Some((ours.certificate("server", names), ours.ca())),
-        hba: "hostssl all certified all cert\nhostssl all encrypted all scram-sha-256\n\
+        hba: "host all older all md5\nhostssl all certified all cert\nhostssl all encrypted all scram-sha-256\n\
               hostnossl all encrypted all reject\nhostssl all open all reject\nhostnossl all certified all reject"
             .to_string(),
     });
@@ -472,6 +472,10 @@ async fn pgsql_uses_tls_as_libpq_does() {
         case(uri("sslmode=verify-full&sslrootcert=/nonexistent"), None, "root certificate file \"/nonexistent\" does not exist"),
         case(uri("sslmode=bogus"), None, "invalid sslmode value: \"bogus\""),
         case(uri("bogus=1"), None, "invalid URI query parameter: \"bogus\""),
+            case(uri("channel_binding=require"), Some("tls"), ""),
+            case(uri("channel_binding=require&sslmode=disable"), None, "channel binding is required"),
+            case(uri("channel_binding=require").replace("reader", "older"), None, "channel binding is required"),
+            case(uri("").replace("reader", "older"), Some("tls"), ""),
         case(uri("ssl_max_protocol_version=TLSv1.2&sslmode=require"), Some("tls"), ""),
         case(format!("dbname = mail\nhosts = postgresql://reader:secret@{sockets}:{port}/mail"), Some("plain"), ""),
         case(format!("dbname = mail\nhosts = postgresql://certified@{host}/mail?sslmode=require"), None, "connection requires a valid client certificate"),
