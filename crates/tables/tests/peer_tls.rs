@@ -247,6 +247,22 @@ async fn mysql_servers_with_other_certificates_and_with_none() {
         ],
     )
     .await;
+    // Signed by nobody else, and named as the CA itself.
+    let itself = mariadb(Some((&ours.self_signed(), &ours)));
+    check(
+        "mysql",
+        &mysql_base(&itself, "reader"),
+        &[
+            case(format!("tls_CAfile = {ca}"), Some("tls"), ""),
+            case(&*verified, None, "is for a private CA, not for 127.0.0.1"),
+            case(
+                format!("tls_CAfile = {other}"),
+                None,
+                "not signed by a CA in",
+            ),
+        ],
+    )
+    .await;
     let dir = TempDir::new();
     let tls12 = dir.write(
         "my.cnf",
@@ -550,4 +566,21 @@ async fn a_silent_server_is_given_up() {
         let logged = log.take();
         assert!(logged.contains(step), "{logged}");
     }
+}
+
+#[test]
+fn a_changed_option_file_opens_the_table_anew() {
+    let (dir, tables) = (TempDir::new(), tables(""));
+    let included = dir.write("one.cnf", "[client]\nuser = u\n");
+    let file = dir.write("my.cnf", format!("!include {}\n", included.display()));
+    let text = format!(
+        "option_file = {}\ndbname = d\nquery = SELECT 1\n",
+        file.display()
+    );
+    open(&tables, &dir, "mysql", "t.cf", &text);
+    let watched = tables.files();
+    assert!(
+        watched.contains(&file) && watched.contains(&included),
+        "{watched:?}"
+    );
 }
