@@ -1,7 +1,7 @@
 //! `option_file` and `option_group` of mysql_table(5): the `[client]` section of a my.cnf, read as
 //! MariaDB's client library reads it for Postfix. What stands there wins over the table's `tls_*`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::TableError;
 use crate::parameters::Parameters;
@@ -48,6 +48,8 @@ pub(crate) struct OptionFile {
     pub tls_version: Option<String>,
     /// A setting that we cannot honour, with the file's name.
     refused: Option<String>,
+    /// What was read: when one of these changes, the table is to be opened anew.
+    pub files: Vec<PathBuf>,
 }
 
 impl OptionFile {
@@ -75,6 +77,7 @@ impl OptionFile {
         let Ok(bytes) = std::fs::read(path) else {
             return;
         };
+        self.files.push(path.to_owned());
         let mut ours = false;
         for line in String::from_utf8_lossy(&bytes).lines().map(str::trim) {
             if let Some(directive) = line.strip_prefix('!') {

@@ -247,6 +247,22 @@ async fn mysql_servers_with_other_certificates_and_with_none() {
         ],
     )
     .await;
+    // Signed by nobody else, and named as the CA itself.
+    let itself = mariadb(Some((&ours.self_signed(), &ours)));
+    check(
+        "mysql",
+        &mysql_base(&itself, "reader"),
+        &[
+            case(format!("tls_CAfile = {ca}"), Some("tls"), ""),
+            case(&*verified, None, "is for a private CA, not for 127.0.0.1"),
+            case(
+                format!("tls_CAfile = {other}"),
+                None,
+                "not signed by a CA in",
+            ),
+        ],
+    )
+    .await;
     let dir = TempDir::new();
     let tls12 = dir.write(
         "my.cnf",
@@ -414,7 +430,7 @@ const PGSQL_QUERY: &str = "query = SELECT CASE WHEN ssl THEN 'tls' ELSE 'plain' 
 fn postgres(ours: &Authority, names: &str) -> Postgres {
     let server = Postgres::with(PostgresOptions {
         tls: Some((ours.certificate("server", names), ours.ca())),
-        hba: "hostssl all certified all cert\nhostssl all encrypted all scram-sha-256\n\
+        hba: "host all older all md5\nhostssl all certified all cert\nhostssl all encrypted all scram-sha-256\n\
               hostnossl all encrypted all reject\nhostssl all open all reject\nhostnossl all certified all reject"
             .to_string(),
     });
@@ -472,6 +488,10 @@ async fn pgsql_uses_tls_as_libpq_does() {
         case(uri("sslmode=verify-full&sslrootcert=/nonexistent"), None, "root certificate file \"/nonexistent\" does not exist"),
         case(uri("sslmode=bogus"), None, "invalid sslmode value: \"bogus\""),
         case(uri("bogus=1"), None, "invalid URI query parameter: \"bogus\""),
+            case(uri("channel_binding=require"), Some("tls"), ""),
+            case(uri("channel_binding=require&sslmode=disable"), None, "channel binding is required"),
+            case(uri("channel_binding=require").replace("reader", "older"), None, "channel binding is required"),
+            case(uri("").replace("reader", "older"), Some("tls"), ""),
         case(uri("ssl_max_protocol_version=TLSv1.2&sslmode=require"), Some("tls"), ""),
         case(format!("dbname = mail\nhosts = postgresql://reader:secret@{sockets}:{port}/mail"), Some("plain"), ""),
         case(format!("dbname = mail\nhosts = postgresql://certified@{host}/mail?sslmode=require"), None, "connection requires a valid client certificate"),
@@ -546,4 +566,21 @@ async fn a_silent_server_is_given_up() {
         let logged = log.take();
         assert!(logged.contains(step), "{logged}");
     }
+}
+
+#[test]
+fn a_changed_option_file_opens_the_table_anew() {
+    let (dir, tables) = (TempDir::new(), tables(""));
+    let included = dir.write("one.cnf", "[client]\nuser = u\n");
+    let file = dir.write("my.cnf", format!("!include {}\n", included.display()));
+    let text = format!(
+        "option_file = {}\ndbname = d\nquery = SELECT 1\n",
+        file.display()
+    );
+    open(&tables, &dir, "mysql", "t.cf", &text);
+    let watched = tables.files();
+    assert!(
+        watched.contains(&file) && watched.contains(&included),
+        "{watched:?}"
+    );
 }

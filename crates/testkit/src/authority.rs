@@ -37,6 +37,11 @@ impl Authority {
         self.files("ca").cert
     }
 
+    /// The same with its key: a self-signed certificate, should a server have it.
+    pub fn self_signed(&self) -> Certificate {
+        self.files("ca")
+    }
+
     /// The CA's certificate in a folder under its hashed name, as `openssl rehash` makes it.
     pub fn ca_folder(&self) -> PathBuf {
         let folder = self.dir.join("hashed");

@@ -27,6 +27,7 @@ const KNOWN: &[&str] = &[
     "sslrootcert",
     "sslcert",
     "sslkey",
+    "channel_binding",
     "ssl_min_protocol_version",
     "ssl_max_protocol_version",
 ];
@@ -48,7 +49,6 @@ const WITHOUT_EFFECT: &[&str] = &[
 
 /// Parameters that we cannot honour, with the values that ask for nothing.
 const NOT_HONOURED: &[(&str, &[&str])] = &[
-    ("channel_binding", &["prefer", "disable"]),
     ("gssencmode", &["prefer", "disable"]),
     ("target_session_attrs", &["any"]),
     ("replication", &["false", "off", "no", "0"]),
@@ -274,6 +274,11 @@ impl ConnInfo {
             cert_file,
             key_file,
             versions: self.versions()?,
+            binding_required: match self.get("channel_binding") {
+                None | Some("prefer" | "disable") => false,
+                Some("require") => true,
+                Some(other) => return Err(format!("invalid channel_binding value: \"{other}\"")),
+            },
             name: self.get("host").map(str::to_string),
             ..Tls::default()
         })

@@ -112,7 +112,7 @@ impl SqlTable {
         let driver = match engine {
             Engine::Sqlite => Driver::Sqlite(sqlite::Database::new(parameters, &query)?),
             Engine::MySql | Engine::PgSql => Driver::Server {
-                pool: tables.pool(settings::target(parameters, engine)?),
+                pool: tables.pool(settings::target(parameters, engine, tables)?),
                 require_result_set: engine == Engine::MySql
                     && parameters.boolean("require_result_set", true)?,
             },

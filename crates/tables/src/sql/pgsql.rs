@@ -14,7 +14,7 @@ use super::pool::{Login, Place, QueryError};
 use super::quotes::Quote;
 use super::rows::Rows;
 use super::template::Query;
-use super::tls::When;
+use super::tls::{self, When};
 use super::wire::Wire;
 
 /// No further statement is packed behind this many bytes. They fit into the buffers between us and the server,
@@ -33,6 +33,9 @@ pub(crate) struct Connection {
     /// Whether the server has asked for a password, or let us in without.
     asked: bool,
 }
+
+const UNBOUND: &str = "channel binding is required, but the server authenticated the client without it; \
+    let the user have scram-sha-256 in pg_hba.conf";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encrypt {
@@ -133,6 +136,11 @@ impl Connection {
                 .map_err(|error| crate::error::os_text(&error))?;
             self.asked |= !matches!(message, backend::Message::ErrorResponse(_));
             match message {
+                backend::Message::AuthenticationOk
+                    if login.tls.binding_required && scram.is_none() =>
+                {
+                    return Err(UNBOUND.to_string());
+                }
                 backend::Message::AuthenticationOk => {}
                 backend::Message::AuthenticationCleartextPassword => {
                     self.password(login, login.password.as_bytes())?
@@ -145,21 +153,8 @@ impl Connection {
                     );
                     self.password(login, hash.as_bytes())?;
                 }
-                backend::Message::AuthenticationSasl(_) => {
-                    if login.password.is_empty() {
-                        return Err("fe_sendauth: no password supplied".to_string());
-                    }
-                    let exchange = sasl::ScramSha256::new(
-                        login.password.as_bytes(),
-                        sasl::ChannelBinding::unsupported(),
-                    );
-                    frontend::sasl_initial_response(
-                        sasl::SCRAM_SHA_256,
-                        exchange.message(),
-                        &mut self.output,
-                    )
-                    .map_err(|error| error.to_string())?;
-                    scram = Some(exchange);
+                backend::Message::AuthenticationSasl(body) => {
+                    scram = Some(self.begin_scram(&body, login)?);
                 }
                 backend::Message::AuthenticationSaslContinue(body) => {
                     let exchange = scram.as_mut().ok_or("unexpected authentication message")?;
@@ -189,9 +184,44 @@ impl Connection {
         }
     }
 
+    /// Bound to the encrypted channel where the server and its certificate allow it, as libpq does.
+    fn begin_scram(
+        &mut self,
+        offer: &backend::AuthenticationSaslBody,
+        login: &Login,
+    ) -> Result<sasl::ScramSha256, String> {
+        use fallible_iterator::FallibleIterator as _;
+        if login.password.is_empty() {
+            return Err("fe_sendauth: no password supplied".to_string());
+        }
+        let mut offered = offer.mechanisms();
+        let mut has_plus = false;
+        while let Some(mechanism) = offered.next().map_err(|error| error.to_string())? {
+            has_plus |= mechanism == sasl::SCRAM_SHA_256_PLUS;
+        }
+        let end_point = self.wire.certificate().and_then(tls::end_point);
+        let (mechanism, binding) = match end_point {
+            Some(hash) if has_plus => (
+                sasl::SCRAM_SHA_256_PLUS,
+                sasl::ChannelBinding::tls_server_end_point(hash),
+            ),
+            _ => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported()),
+        };
+        if login.tls.binding_required && mechanism == sasl::SCRAM_SHA_256 {
+            return Err("channel binding is required, but the server did not offer a method that supports it; it needs TLS and scram-sha-256".to_string());
+        }
+        let exchange = sasl::ScramSha256::new(login.password.as_bytes(), binding);
+        frontend::sasl_initial_response(mechanism, exchange.message(), &mut self.output)
+            .map_err(|error| error.to_string())?;
+        Ok(exchange)
+    }
+
     fn password(&mut self, login: &Login, proof: &[u8]) -> Result<(), String> {
         if login.password.is_empty() {
             return Err("fe_sendauth: no password supplied".to_string());
+        }
+        if login.tls.binding_required {
+            return Err(UNBOUND.to_string());
         }
         frontend::password_message(proof, &mut self.output).map_err(|error| error.to_string())
     }

@@ -8,6 +8,7 @@ use super::hosts::{self, Defaults};
 use super::pool::{Login, Target};
 use super::tls::{self, Tls, Verify, Versions, When};
 use crate::error::TableError;
+use crate::open::Tables;
 use crate::option_file::OptionFile;
 use crate::parameters::Parameters;
 
@@ -59,10 +60,14 @@ fn legacy_query(parameters: &Parameters, engine: Engine) -> Result<String, Table
 }
 
 /// The servers, and who to be there.
-pub(super) fn target(parameters: &Parameters, engine: Engine) -> Result<Target, TableError> {
+pub(super) fn target(
+    parameters: &Parameters,
+    engine: Engine,
+    tables: &Tables,
+) -> Result<Target, TableError> {
     let (login, defaults) = match engine {
         Engine::PgSql => pgsql_login(parameters)?,
-        _ => mysql_login(parameters)?,
+        _ => mysql_login(parameters, tables)?,
     };
     let mut list = config::split_list(&parameters.text("hosts", "", 0)?);
     if list.is_empty() {
@@ -117,9 +122,10 @@ fn pgsql_login(parameters: &Parameters) -> Result<(Login, Defaults), TableError>
     Ok((login, defaults))
 }
 
-fn mysql_login(parameters: &Parameters) -> Result<(Login, Defaults), TableError> {
+fn mysql_login(parameters: &Parameters, tables: &Tables) -> Result<(Login, Defaults), TableError> {
     let given = |name: &str| parameters.text(name, "", 0);
     let file = OptionFile::for_table(parameters)?;
+    file.files.iter().for_each(|path| tables.note_file(path));
     let tls = mysql_tls(parameters, &file)?;
     let mut login = Login {
         user: given("user")?,

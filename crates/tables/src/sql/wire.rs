@@ -77,6 +77,16 @@ impl Wire {
         matches!(self.stream, Stream::TlsTcp(_) | Stream::TlsUnix(_))
     }
 
+    /// The server's certificate (DER).
+    pub fn certificate(&self) -> Option<&[u8]> {
+        let session = match &self.stream {
+            Stream::TlsTcp(stream) => stream.get_ref().1,
+            Stream::TlsUnix(stream) => stream.get_ref().1,
+            Stream::Tcp(_) | Stream::Unix(_) => return None,
+        };
+        Some(session.peer_certificates()?.first()?.as_ref())
+    }
+
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes).await,

@@ -1,6 +1,8 @@
 //! What rustls' own reader does not give of an X.509 certificate, and what private CAs made by older
 //! instructions need: version 1 certificates, and the common name.
 
+use sha2::{Digest, Sha256, Sha384, Sha512};
+
 /// The parts of a certificate (RFC 5280 4.1), as they lie in it.
 pub(super) struct Certificate<'a> {
     /// What the issuer has signed.
@@ -105,6 +107,28 @@ impl<'a> Certificate<'a> {
             }
         }
         None
+    }
+}
+
+/// What binds a login to the encrypted channel (RFC 5929 4, `tls-server-end-point`): the hash of the server's
+/// certificate by the algorithm of its signature. `None` where that has none of its own.
+pub(in crate::sql) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
+    const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1];
+    const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3];
+    let certificate = Certificate::parse(der)?;
+    let algorithm = Reader(certificate.signature_algorithm).expect(OID)?;
+    let kind = match (algorithm.strip_prefix(RSA), algorithm.strip_prefix(ECDSA)) {
+        (Some([kind]), _) => *kind,
+        // The numbers of RSA, from those of ECDSA.
+        (_, Some([kind])) => kind.saturating_add(9),
+        _ => return None,
+    };
+    match kind {
+        // MD5 and SHA-1 count as SHA-256.
+        4 | 5 | 11 => Some(Sha256::digest(der).to_vec()),
+        12 => Some(Sha384::digest(der).to_vec()),
+        13 => Some(Sha512::digest(der).to_vec()),
+        _ => None,
     }
 }
 
@@ -232,6 +256,7 @@ mod tests {
                 certificate.has_dns_names();
             }
             rsa_numbers(&bytes);
+            end_point(&bytes);
         }
     }
 }

@@ -21,7 +21,7 @@ use rustls::{CertificateError, ClientConfig, SupportedProtocolVersion};
 
 use super::Engine;
 use certificate::Certificate;
-pub(super) use certificate::rsa_numbers;
+pub(super) use certificate::{end_point, rsa_numbers};
 use verifier::Verifier;
 
 /// When a connection is to be encrypted.
@@ -67,6 +67,8 @@ pub(crate) struct Tls {
     /// Names of OpenSSL; empty for all. They choose among the suites of TLS 1.2.
     pub ciphers: Vec<String>,
     pub versions: Versions,
+    /// PostgreSQL's `channel_binding=require`.
+    pub binding_required: bool,
     /// Whom the certificate must be for, where that is not the host that we connect to.
     pub name: Option<String>,
 }
@@ -85,6 +87,7 @@ impl Default for Tls {
                 tls12: true,
                 tls13: true,
             },
+            binding_required: false,
             name: None,
         }
     }

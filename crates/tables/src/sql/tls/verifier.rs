@@ -77,6 +77,10 @@ impl Verifier {
         if is_trusted {
             return Some(in_time(&certificate, now));
         }
+        // Signed by itself: nobody else can vouch for it, whatever else is wrong with it.
+        if certificate.issuer == certificate.subject {
+            return Some(Err(CertificateError::UnknownIssuer.into()));
+        }
         if certificate.has_extensions() {
             return None;
         }
@@ -215,5 +219,26 @@ fn matches(pattern: &str, name: &str) -> bool {
             .split_once('.')
             .is_some_and(|(_, parent)| parent.eq_ignore_ascii_case(rest) && rest.contains('.')),
         None => pattern.eq_ignore_ascii_case(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_names() {
+        for (pattern, name, expected) in [
+            ("db.example.org", "DB.example.org", true),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("*.example.org", "db.example.org", true),
+            ("*.example.org", "a.db.example.org", false),
+            ("*.example.org", "example.org", false),
+            ("*.org", "example.org", false),
+            ("*", "db", false),
+            ("db.example.org", "example.org", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
     }
 }
