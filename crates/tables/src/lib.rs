@@ -38,7 +38,7 @@ pub use error::{ErrorKind, TableError};
 pub use lists::{Check, CidrList, MatchList};
 pub use lmdb::{BAD_KEY_SIZE, BadKeySize, Keep, LmdbEditor, Nulls, lmdb_path};
 pub use open::{Open, Table, TableList, Tables};
-pub use source::{NoEntry, SourceLine, alias_entry, file_content, map_entry, source_lines};
+pub use source::{NoEntry, SourceLine, alias_entry, file_content, map_entry, shown, source_lines};
 pub use spec::{TYPES, split_specs};
 pub use text::{Format, Reading, SourceProblem, TextTable};
 

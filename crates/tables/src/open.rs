@@ -16,7 +16,7 @@ use crate::lists::{CidrList, MatchList};
 use crate::lmdb::{LmdbTable, Nulls};
 use crate::parameters::Parameters;
 use crate::pattern::{Flavour, PatternTable};
-use crate::source::file_content;
+use crate::source::{file_content, shown};
 use crate::sql::{Engine as SqlEngine, Pool, SqlTable, Target};
 use crate::text::{Format, Reading, TextTable};
 use crate::{Answer, Entry, simple, spec};
@@ -469,7 +469,7 @@ impl Table {
     }
 
     fn report_non_utf8(&self, key: &[u8]) {
-        let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
+        let shown = shown(key);
         let spec = self.spec();
         tracing::warn!("{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint");
     }
@@ -496,7 +496,7 @@ impl Table {
         match String::from_utf8(value) {
             Ok(value) => Ok(Some(value)),
             Err(error) => {
-                let shown = String::from_utf8_lossy(error.as_bytes()).replace('\u{fffd}', "?");
+                let shown = shown(error.as_bytes());
                 let spec = self.spec();
                 tracing::warn!(
                     "{spec}: key \"{key}\": non-UTF-8 value \"{shown}\": malformed UTF-8 or invalid codepoint"
