@@ -297,7 +297,8 @@ mod tests {
             "\"a b\"@x",
             "a@[192.0.2.1]",
             "\"a\\\"b\"@x",
-            "John Doe <a@x> (a \\) (b)  c)",
+            "John Doe <a@x>",
+            "a (a \\) (b)  c)",
             "a (open",
         ] {
             assert_eq!(external(&scan(text)), text);
