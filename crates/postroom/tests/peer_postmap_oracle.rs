@@ -505,3 +505,92 @@ fn a_killed_build_leaves_the_old_table_or_the_new() {
     }
     println!("{old} times the old table, {new} times the new");
 }
+
+/// Texts made of what is special in sources: the same warnings and the same tables.
+#[test]
+fn random_sources_are_read_alike() {
+    if !testkit::peers() {
+        return;
+    }
+    let dir = TempDir::new();
+    dir.write("main.cf", MAIN_CF);
+    let mut random = Random(1);
+    for round in 0..120 {
+        let source = random.source();
+        let tool = ["postmap", "postalias"][round % 2];
+        let option = ["", "-u", "-f", "-r", "-w"][random.below(5)];
+        let outcomes = ["real", "ours"].map(|side| {
+            dir.write(&format!("{side}/s"), &source);
+            let command = |args: &[&str]| {
+                let mut command = match side {
+                    "real" => Command::new(testkit::require(tool)),
+                    _ => Command::new(env!("CARGO_BIN_EXE_postroom")),
+                };
+                if side == "ours" {
+                    command.arg(tool);
+                }
+                let args = args.iter().filter(|arg| !arg.is_empty());
+                let output = command
+                    .args(args)
+                    .current_dir(dir.join(side))
+                    .env("MAIL_CONFIG", dir.path())
+                    .output()
+                    .expect("the command runs");
+                let listing = String::from_utf8_lossy(&output.stdout).into_owned();
+                let listing: Vec<String> = listing
+                    .lines()
+                    .filter(|line| !line.starts_with("YP_LAST_MODIFIED"))
+                    .map(String::from)
+                    .collect();
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                (output.status.code(), listing, stderr)
+            };
+            (command(&[option, "lmdb:s"]), command(&["-us", "lmdb:s"]))
+        });
+        let [real, ours] = outcomes;
+        assert_eq!(real, ours, "{tool} {option} {:?}", source.escape_ascii());
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = self.0;
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^= number >> 31;
+        (number % limit as u64) as usize
+    }
+
+    fn source(&mut self) -> Vec<u8> {
+        let mut source = Vec::new();
+        for _ in 0..1 + self.below(14) {
+            if self.below(6) == 0 {
+                source.extend_from_slice(b"  ");
+            }
+            if self.below(2) == 0 {
+                let start = ["ab: ", "K\t", "b ", "c:", "\"a b\": "][self.below(5)];
+                source.extend_from_slice(start.as_bytes());
+            }
+            for _ in 0..self.below(10) {
+                self.piece(&mut source);
+            }
+            source.push(b'\n');
+        }
+        source
+    }
+
+    fn piece(&mut self, source: &mut Vec<u8>) {
+        const SPECIAL: &[u8] = b" ,:;@%!\"\\()<>[]|/.\t#\r=\x0b\x0c";
+        match self.below(20) {
+            0..10 => source.push(b"abcKX"[self.below(5)]),
+            10 => source.extend_from_slice(b": "),
+            11 => source.extend_from_slice("\u{df}\u{e4}".as_bytes()),
+            12 if self.below(8) == 0 => source.push(0xff),
+            13 if self.below(8) == 0 => source.push(0),
+            _ => source.push(SPECIAL[self.below(SPECIAL.len())]),
+        }
+    }
+}

@@ -48,6 +48,7 @@ mod text;
 pub use base64::{base64, base64_decoded};
 pub use cidr::Network;
 pub use error::{ErrorKind, TableError};
+pub use lines::shown;
 pub use lists::{Check, CidrList, MatchList};
 pub use lmdb::{BAD_KEY_SIZE, BadKeySize, Keep, LmdbEditor, Nulls, lmdb_path};
 pub use open::{Open, Tables};

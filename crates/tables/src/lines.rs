@@ -12,10 +12,13 @@ pub(crate) struct Line {
 /// said of it is the second value.
 pub(crate) fn logical(source: &[u8]) -> (Vec<Line>, Option<String>) {
     let mut lines = join(source);
-    let indented = |line: &Line| line.bytes[0].is_ascii_whitespace();
+    let indented = |line: &Line| is_space(line.bytes[0]);
     let mut stray = None;
     if lines.first().is_some_and(indented) {
-        let line = lines.remove(0).bytes;
+        let mut line = lines.remove(0).bytes;
+        if let Some(end) = line.iter().position(|&byte| byte == 0) {
+            line.truncate(end);
+        }
         let rest = if line.len() > 30 { "..." } else { "" };
         let line = shown(&line[..line.len().min(30)]);
         stray = Some(format!(
@@ -28,11 +31,11 @@ pub(crate) fn logical(source: &[u8]) -> (Vec<Line>, Option<String>) {
 fn join(source: &[u8]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for (index, physical) in source.split(|&byte| byte == b'\n').enumerate() {
-        let text = physical.trim_ascii();
-        if text.is_empty() || text[0] == b'#' {
-            continue;
+        match physical.iter().find(|byte| !is_space(**byte)) {
+            None | Some(b'#') => continue,
+            Some(_) => {}
         }
-        let continues = physical[0].is_ascii_whitespace();
+        let continues = is_space(physical[0]);
         match lines.last_mut() {
             Some(line) if continues => line.bytes.extend_from_slice(physical),
             _ => lines.push(Line {
@@ -45,13 +48,18 @@ fn join(source: &[u8]) -> Vec<Line> {
 }
 
 /// Bytes for a message: what is not UTF-8 becomes a question mark.
-pub(crate) fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
         text.extend(chunk.invalid().iter().map(|_| '?'));
     }
     text
+}
+
+/// isspace(3) in the C locale: also the vertical tab.
+pub(crate) fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use mail::token::{Token, external, internal, scan};
 
 use crate::error::os_text;
-use crate::lines;
+use crate::lines::{self, is_space};
 
 /// A logical line of a source, up to a NUL.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub fn map_entry(text: &[u8]) -> Result<(&[u8], &[u8]), NoEntry> {
 pub enum NoEntry {
     Quotes,
     Format,
+    /// Of an alias file: nothing in front of a NUL.
+    Nothing,
     /// Of an alias file: no `name: value`.
     Pair,
     /// Of an alias file: the name has a domain.
@@ -61,6 +63,9 @@ pub fn alias_entry(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), NoEntry> {
     // One character a byte: what is special is ASCII, and the rest stays as it is.
     let text: String = text.iter().map(|&byte| char::from(byte)).collect();
     let tokens = scan(&text);
+    if tokens.is_empty() {
+        return Err(NoEntry::Nothing);
+    }
     let colon = tokens
         .iter()
         .position(|token| token.is_op(':'))
@@ -132,11 +137,6 @@ fn key_end(text: &[u8]) -> Option<usize> {
         }
     }
     (!quoted).then_some(text.len())
-}
-
-/// isspace(3) in the C locale: also the vertical tab.
-fn is_space(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || byte == 0x0b
 }
 
 fn trimmed(mut text: &[u8]) -> &[u8] {

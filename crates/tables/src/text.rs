@@ -142,10 +142,12 @@ impl TextTable {
 
     fn add_alias(&mut self, line: &SourceLine, how: &Reading) -> Result<(), String> {
         let text = utf8(&line.text)?;
-        let (key, value) = alias_entry(text.as_bytes()).map_err(|wrong| match wrong {
-            NoEntry::Domain => "name must be local".to_string(),
-            _ => "need name:value pair".to_string(),
-        })?;
+        let (key, value) = match alias_entry(text.as_bytes()) {
+            Ok(entry) => entry,
+            Err(NoEntry::Nothing) => return Ok(()),
+            Err(NoEntry::Domain) => return Err("name must be local".to_string()),
+            Err(_) => return Err("need name:value pair".to_string()),
+        };
         self.insert(utf8(&key)?, utf8(&value)?, how)
     }
 

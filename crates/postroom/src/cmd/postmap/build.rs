@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getuid, setegid, seteuid, setgroups};
 use tables::{
     BAD_KEY_SIZE, Keep, LmdbEditor, NoEntry, Nulls, Tables, alias_entry, base64, file_content,
-    lmdb_path, map_entry, source_lines,
+    lmdb_path, map_entry, shown, source_lines,
 };
 
 use super::options::{Duplicates, Options, Tool};
@@ -102,7 +102,7 @@ impl Source<'_> {
         for line in lines {
             let place = format!("{}, line {}", self.name, line.number);
             if !folding.accepts(&line.text) {
-                let shown = String::from_utf8_lossy(&line.text).replace('\u{fffd}', "?");
+                let shown = shown(&line.text);
                 tracing::warn!("{place}: non-UTF-8 input \"{shown}\" -- ignoring this line");
                 continue;
             }
@@ -119,7 +119,7 @@ fn map_line(options: &Options, place: &str, text: &[u8], target: &mut Target) ->
     let (key, value) = match map_entry(text) {
         Ok(entry) => entry,
         Err(NoEntry::Quotes) => {
-            let text = String::from_utf8_lossy(text);
+            let text = shown(text);
             tracing::warn!("{place}: unbalanced '\"' in '{text}' -- ignoring this line");
             return Ok(());
         }
@@ -146,6 +146,7 @@ fn map_line(options: &Options, place: &str, text: &[u8], target: &mut Target) ->
 fn alias_line(place: &str, text: &[u8], target: &mut Target) -> Result<(), Fatal> {
     match alias_entry(text) {
         Ok((key, value)) => return target.append(&key, &value),
+        Err(NoEntry::Nothing) => {}
         Err(NoEntry::Domain) => tracing::warn!("{place}: name must be local"),
         Err(_) => tracing::warn!("{place}: need name:value pair"),
     }
@@ -232,7 +233,7 @@ impl Target<'_> {
         };
         match self.duplicates {
             Duplicates::Warn if known => {
-                let key = String::from_utf8_lossy(&folded);
+                let key = shown(&folded);
                 tracing::warn!("{}: duplicate entry: \"{key}\"", self.shown);
                 return Ok(());
             }

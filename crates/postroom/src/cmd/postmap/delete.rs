@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::process::ExitCode;
 
-use tables::{BAD_KEY_SIZE, Keep, LmdbEditor, Tables, lmdb_path};
+use tables::{BAD_KEY_SIZE, Keep, LmdbEditor, Tables, lmdb_path, shown};
 
 use super::build::{Folding, map_size, os_text};
 use super::options::Options;
@@ -87,7 +87,7 @@ impl Deleter<'_> {
         let Options { nulls, .. } = context.options;
         let folding = Folding::of(context);
         if !folding.accepts(key) {
-            let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
+            let shown = shown(key);
             tracing::warn!(
                 "{}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint",
                 self.spec
