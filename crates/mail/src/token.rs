@@ -2,7 +2,7 @@
 //!
 //! Forgiving where mail is: a missing comma, stray brackets and unquoted oddities give what
 //! Postfix makes of them. Two routing operators of old, `%` and `!`, are tokens of their own, since
-//! address rewriting looks for them.
+//! address rewriting looks for them, and so is `|`.
 
 use std::fmt::Write;
 
@@ -14,13 +14,13 @@ pub enum Token {
     Quoted(String),
     /// `[…]`, kept without the brackets.
     Literal(String),
-    /// `(…)`.
+    /// `(…)` as it was written, its parentheses included; the last one is missing where the text ended first.
     Comment(String),
-    /// One of `@ . , : ; < > % ! ) ]`.
+    /// One of `@ . , : ; < > % ! | ) ]`.
     Op(char),
 }
 
-const OPERATORS: &str = "()<>[]:;@,.\"%!";
+const OPERATORS: &str = "()<>[]:;@,.\"%!|";
 
 impl Token {
     pub fn is_op(&self, op: char) -> bool {
@@ -99,36 +99,30 @@ fn blank(c: char) -> char {
     }
 }
 
-/// The text of a comment whose `(` is consumed; comments nest.
+/// The whole of a comment whose `(` is consumed; comments nest.
 fn comment(chars: &mut Chars) -> String {
-    let mut text = String::new();
+    let mut text = String::from("(");
     let mut depth = 1;
-    while let Some(next) = chars.next() {
+    while depth > 0
+        && let Some(next) = chars.next()
+    {
+        text.push(next);
         match next {
             '\\' => text.extend(chars.next()),
-            '(' => {
-                depth += 1;
-                text.push(next);
-            }
-            ')' => {
-                depth -= 1;
-                if depth == 0 {
-                    break;
-                }
-                text.push(next);
-            }
-            other => text.push(blank(other)),
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
         }
     }
     text
 }
 
-/// The tokens as text in internal form: no quotes, no backslashes, no comments' parentheses lost.
+/// The tokens as text in internal form: no quotes, no backslashes, comments as they were.
 pub fn internal(tokens: &[Token]) -> String {
     write_tokens(tokens, false)
 }
 
-/// The tokens as text in external form, with quotes where the tokens had them.
+/// The tokens as text in external form, with quotes where the tokens had them or need them.
 pub fn external(tokens: &[Token]) -> String {
     write_tokens(tokens, true)
 }
@@ -143,20 +137,29 @@ fn write_tokens(tokens: &[Token], quote: bool) -> String {
         }
         after_word = word;
         match token {
+            // What is special got into an atom behind a backslash.
+            Token::Atom(atom) if quote && atom.contains(is_special) => {
+                wrap(&mut text, '"', atom, "\\\"\r\n", '"');
+            }
             Token::Atom(atom) => text.push_str(atom),
             Token::Quoted(inner) if quote => wrap(&mut text, '"', inner, "\\\"\r\n", '"'),
             Token::Quoted(inner) => text.push_str(inner),
-            Token::Literal(inner) if quote => wrap(&mut text, '[', inner, "\\[]\r\n", ']'),
+            Token::Literal(inner) if quote => wrap(&mut text, '[', inner, "\\\r\n", ']'),
             Token::Literal(inner) => {
                 // Writing to a String cannot fail.
                 let _ = write!(text, "[{inner}]");
             }
-            Token::Comment(inner) => wrap(&mut text, '(', inner, "\\()\r\n", ')'),
+            Token::Comment(whole) => text.push_str(whole),
             Token::Op(',') => text.push_str(", "),
+            Token::Op('<') if !text.is_empty() && !text.ends_with(' ') => text.push_str(" <"),
             Token::Op(op) => text.push(*op),
         }
     }
     text
+}
+
+fn is_special(c: char) -> bool {
+    c == ' ' || c == '\\' || c.is_ascii_control() || OPERATORS.contains(c)
 }
 
 fn wrap(text: &mut String, open: char, inner: &str, escape: &str, close: char) {
@@ -290,9 +293,17 @@ mod tests {
 
     #[test]
     fn external_form_keeps_quotes() {
-        for text in ["\"a b\"@x", "a@[192.0.2.1]", "\"a\\\"b\"@x"] {
+        for text in [
+            "\"a b\"@x",
+            "a@[192.0.2.1]",
+            "\"a\\\"b\"@x",
+            "John Doe <a@x>",
+            "a (a \\) (b)  c)",
+            "a (open",
+        ] {
             assert_eq!(external(&scan(text)), text);
         }
+        assert_eq!(external(&scan("a\\@b\\c@x")), "\"a@bc\"@x");
     }
 
     proptest! {

@@ -31,12 +31,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "lk-my-tls-cert-missing",
         "a warning where TLS settings have no effect yet",
     ),
-    ("lk-nn-stdin-h", "postmap -h is not there yet"),
-    ("lk-nn-stdin-hm", "postmap -h and -m are not there yet"),
-    ("lk-nn-maptypes-lmdb-key1", "lmdb: is not there yet"),
-    ("lk-nn-maptypes-lmdb-KEY2", "lmdb: is not there yet"),
-    ("lk-nn-maptypes-lmdb-none", "lmdb: is not there yet"),
-    ("lk-nn-maptypes-lmdb-seq", "lmdb: is not there yet"),
     (
         "lk-nn-maptypes-hash-notbuilt",
         "hash: is read from its source text, which needs no building",

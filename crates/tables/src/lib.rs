@@ -47,7 +47,7 @@ pub use error::{ErrorKind, TableError};
 pub use lists::{Check, CidrList, MatchList};
 pub use lmdb::{BAD_KEY_SIZE, BadKeySize, Keep, LmdbEditor, Nulls, lmdb_path};
 pub use open::{Open, Tables};
-pub use source::{NoEntry, SourceLine, alias_entry, file_content, map_entry, source_lines};
+pub use source::{NoEntry, SourceLine, alias_entry, file_content, map_entry, shown, source_lines};
 pub use spec::{TYPES, split_specs};
 pub use statistics::{LATENCY_BOUNDS, Latency, PoolStatistics, Statistics, TableStatistics};
 pub use table::{Table, TableList};
@@ -55,3 +55,6 @@ pub use text::{Format, Reading, SourceProblem, TextTable};
 
 /// Found (`Some`, possibly empty), not found (`None`), or failed.
 pub type Answer = Result<Option<String>, TableError>;
+
+/// Key and value as they are stored, for listings.
+pub type Entry = (Vec<u8>, Vec<u8>);

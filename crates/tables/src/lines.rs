@@ -13,11 +13,11 @@ pub(crate) struct Line {
 pub(crate) fn logical(source: &[u8]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for (index, physical) in source.split(|&byte| byte == b'\n').enumerate() {
-        let text = physical.trim_ascii();
-        if text.is_empty() || text[0] == b'#' {
-            continue;
+        match physical.iter().find(|byte| !is_space(**byte)) {
+            None | Some(b'#') => continue,
+            Some(_) => {}
         }
-        let continues = physical[0].is_ascii_whitespace();
+        let continues = is_space(physical[0]);
         match lines.last_mut() {
             Some(line) if continues => {
                 line.bytes.extend_from_slice(physical);
@@ -31,6 +31,11 @@ pub(crate) fn logical(source: &[u8]) -> Vec<Line> {
         }
     }
     lines
+}
+
+/// isspace(3) in the C locale: also the vertical tab.
+pub(crate) fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
 }
 
 #[cfg(test)]

@@ -7,35 +7,47 @@ use std::path::Path;
 use mail::token::{Token, external, internal, scan};
 
 use crate::error::os_text;
-use crate::lines;
+use crate::lines::{self, is_space};
 
 /// A logical line of a source, up to a NUL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SourceLine {
-    /// The number of its last physical line, which messages name.
+    /// The number of its first physical line.
     pub number: usize,
     pub text: Vec<u8>,
 }
 
-/// The logical lines of a source, and a first one that starts with white space, which belongs to nothing.
-pub fn source_lines(source: &[u8]) -> (Vec<SourceLine>, Option<Vec<u8>>) {
+/// The logical lines of a source, and what is to be said of a first one that starts with white space: it belongs to
+/// nothing.
+pub fn source_lines(source: &[u8]) -> (Vec<SourceLine>, Option<String>) {
     let mut found = Vec::new();
     let mut stray = None;
     for line in lines::logical(source) {
-        if found.is_empty() && stray.is_none() && line.bytes[0].is_ascii_whitespace() {
-            stray = Some(line.bytes);
-            continue;
-        }
+        let indented = is_space(line.bytes[0]);
         let mut text = line.bytes;
         if let Some(end) = text.iter().position(|&byte| byte == 0) {
             text.truncate(end);
         }
+        if found.is_empty() && stray.is_none() && indented {
+            stray = Some(text);
+            continue;
+        }
         found.push(SourceLine {
-            number: line.last,
+            number: line.number,
             text,
         });
     }
-    (found, stray)
+    (found, stray.map(|text| stray_line(&text)))
+}
+
+fn stray_line(text: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let (start, dots) = match text.len() > SHOWN {
+        true => (&text[..SHOWN], "..."),
+        false => (text, ""),
+    };
+    let start = shown(start);
+    format!("logical line must not start with whitespace: \"{start}{dots}\"")
 }
 
 /// Key and value of a line `key value`. The key keeps its quotes.
@@ -53,6 +65,8 @@ pub fn map_entry(text: &[u8]) -> Result<(&[u8], &[u8]), NoEntry> {
 pub enum NoEntry {
     Quotes,
     Format,
+    /// Of an alias file: nothing in front of a NUL.
+    Nothing,
     /// Of an alias file: no `name: value`.
     Pair,
     /// Of an alias file: the name has a domain.
@@ -64,6 +78,9 @@ pub fn alias_entry(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), NoEntry> {
     // One character a byte: what is special is ASCII, and the rest stays as it is.
     let text: String = text.iter().map(|&byte| char::from(byte)).collect();
     let tokens = scan(&text);
+    if tokens.is_empty() {
+        return Err(NoEntry::Nothing);
+    }
     let colon = tokens
         .iter()
         .position(|token| token.is_op(':'))
@@ -97,6 +114,11 @@ pub(crate) fn looks_like_aliases(lines: &[SourceLine]) -> bool {
         simple && (text.starts_with('"') || key.ends_with(':') && key.matches(':').count() == 1)
     };
     !lines.is_empty() && lines.iter().all(alias)
+}
+
+/// Text that may not be UTF-8 as messages show it.
+pub fn shown(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).replace('\u{fffd}', "?")
 }
 
 /// The content of the files that a value names, a newline between them (`postmap -F`).
@@ -135,11 +157,6 @@ fn key_end(text: &[u8]) -> Option<usize> {
         }
     }
     (!quoted).then_some(text.len())
-}
-
-/// isspace(3) in the C locale: also the vertical tab.
-fn is_space(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || byte == 0x0b
 }
 
 fn trimmed(mut text: &[u8]) -> &[u8] {

@@ -7,17 +7,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::Answer;
 use crate::accounts::Accounts;
 use crate::base64::base64;
 use crate::cidr::CidrTable;
 use crate::error::{ErrorKind, TableError};
 use crate::lmdb::LmdbTable;
 use crate::pattern::PatternTable;
-use crate::source::file_content;
+use crate::source::{file_content, shown};
 use crate::sql::SqlTable;
 use crate::statistics::Counters;
 use crate::text::TextTable;
+use crate::{Answer, Entry};
 
 /// How keys are folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,13 +158,13 @@ impl Table {
     }
 
     fn report_non_utf8(&self, key: &[u8]) {
-        let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
+        let shown = shown(key);
         let spec = self.spec();
         tracing::warn!("{spec}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint");
     }
 
     /// Keys and values of a table that can list them, for `postmap -s`; `None` for the others.
-    pub fn entries(&self) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, TableError> {
+    pub fn entries(&self) -> Result<Option<Vec<Entry>>, TableError> {
         let bytes = |(key, value): (&str, &str)| (key.into(), value.into());
         match &self.inner.engine {
             Engine::Text(table) => Ok(Some(table.iter().map(bytes).collect())),
@@ -185,7 +185,7 @@ impl Table {
         match String::from_utf8(value) {
             Ok(value) => Ok(Some(value)),
             Err(error) => {
-                let shown = String::from_utf8_lossy(error.as_bytes()).replace('\u{fffd}', "?");
+                let shown = shown(error.as_bytes());
                 let spec = self.spec();
                 tracing::warn!(
                     "{spec}: key \"{key}\": non-UTF-8 value \"{shown}\": malformed UTF-8 or invalid codepoint"

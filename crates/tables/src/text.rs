@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::base64::base64;
 use crate::error::{TableError, os_text};
 use crate::source::{
-    NoEntry, SourceLine, alias_entry, file_content, looks_like_aliases, map_entry, source_lines,
+    NoEntry, SourceLine, alias_entry, file_content, looks_like_aliases, map_entry, shown,
+    source_lines,
 };
 
 /// A source text in memory.
@@ -20,7 +21,7 @@ pub struct TextTable {
 /// Something about a line of the source that postmap(1) warns about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceProblem {
-    /// The last physical line; `None` for a line that belongs to nothing.
+    /// The first physical line; `None` for a line that belongs to nothing.
     pub line: Option<usize>,
     pub text: String,
 }
@@ -73,8 +74,6 @@ impl TextTable {
         let mut table = TextTable::default();
         let (lines, stray) = source_lines(source);
         if let Some(text) = stray {
-            let text = String::from_utf8_lossy(&text);
-            let text = format!("logical line must not start with whitespace: \"{text}\"");
             table.problems.push(SourceProblem { line: None, text });
         }
         let aliases = match how.format {
@@ -139,20 +138,23 @@ impl TextTable {
 
     fn add_alias(&mut self, line: &SourceLine, how: &Reading) -> Result<(), String> {
         let text = utf8(&line.text)?;
-        let (key, value) = alias_entry(text.as_bytes()).map_err(|wrong| match wrong {
-            NoEntry::Domain => "name must be local".to_string(),
-            _ => "need name:value pair".to_string(),
-        })?;
+        let (key, value) = match alias_entry(text.as_bytes()) {
+            Ok(entry) => entry,
+            Err(NoEntry::Nothing) => return Ok(()),
+            Err(NoEntry::Domain) => return Err("name must be local".to_string()),
+            Err(_) => return Err("need name:value pair".to_string()),
+        };
         self.insert(utf8(&key)?, utf8(&value)?, how)
     }
 
     fn insert(&mut self, key: &str, value: &str, how: &Reading) -> Result<(), String> {
+        let written = key;
         let key: Box<str> = match how.fold {
             true => mail::fold(key).into(),
             false => key.into(),
         };
         if self.entries.contains_key(&key) {
-            return Err(format!("duplicate entry: \"{key}\""));
+            return Err(format!("duplicate entry: \"{written}\""));
         }
         self.order.push(key.clone());
         self.entries.insert(key, value.into());
@@ -161,12 +163,8 @@ impl TextTable {
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(bytes).map_err(|_| {
-        format!(
-            "non-UTF-8 input \"{}\" -- ignoring this line",
-            String::from_utf8_lossy(bytes)
-        )
-    })
+    std::str::from_utf8(bytes)
+        .map_err(|_| format!("non-UTF-8 input \"{}\" -- ignoring this line", shown(bytes)))
 }
 
 #[cfg(test)]

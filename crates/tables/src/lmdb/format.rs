@@ -282,7 +282,7 @@ pub(super) fn overflow_pages(length: usize, page_size: usize) -> u64 {
 
 /// The largest node that stays on a leaf; two must fit a page.
 pub(super) fn node_max(page_size: usize) -> usize {
-    ((page_size - HEADER) / 2 & !1) - 2
+    (((page_size - HEADER) / 2) & !1) - 2
 }
 
 /// A page's header. An overflow page has its number of pages where the others have two offsets.

@@ -17,6 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::Entry;
 use crate::error::{ErrorKind, TableError, os_text};
 
 pub use write::{BAD_KEY_SIZE, BadKeySize, Keep, LmdbEditor};
@@ -97,7 +98,7 @@ impl LmdbTable {
     }
 
     /// All entries, sorted by key as it is stored.
-    pub(crate) fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
+    pub(crate) fn entries(&self) -> Result<Vec<Entry>, TableError> {
         let entries = read::consistent(&self.current(), |state| state.entries())
             .map_err(|error| self.failed("seeking", &error))?;
         Ok(entries
@@ -206,7 +207,7 @@ mod tests {
         fill(
             &path,
             Keep::Nothing,
-            (0..3000).map(|n| (format!("key{n}"), "value".repeat(n % 900))),
+            (0..900).map(|n| (format!("key{n}"), "value".repeat(n))),
         );
         let whole = std::fs::read(&path).expect("the file");
         for cut in [0, 100, 4096, 8192, 8200, 20_000] {
@@ -223,9 +224,13 @@ mod tests {
                 }
             }
         }
+        // Building anew repairs it.
+        std::fs::write(&path, &whole[..20_000]).expect("written");
+        fill(&path, Keep::Nothing, [("a".to_string(), "1".to_string())]);
+        assert_eq!(table(&path).entries().unwrap().len(), 1);
         // Whatever the bytes are, there is an answer.
         let mut random = fastrand::Rng::with_seed(7);
-        for _ in 0..300 {
+        for _ in 0..100 {
             let mut bytes = whole.clone();
             for _ in 0..20 {
                 let at = random.usize(..bytes.len());
@@ -240,7 +245,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn what_was_written_is_read(
             first in prop::collection::btree_map("[a-z]{1,300}", "[^\\x00]{0,3000}", 0..60),

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::Entry;
+
 use super::format::{Content, Damage, MAX_DEPTH, Meta, NO_PAGE, Page, Tree, overflow_pages};
 
 /// How often a walk is repeated because transactions are being committed.
@@ -69,7 +71,7 @@ impl Snapshot<'_> {
     }
 
     /// All keys and values, sorted by key.
-    pub(super) fn entries(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub(super) fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         self.visit(&self.meta.main, &mut |visited| {
             if let Visited::Entry(key, content) = visited {
@@ -90,7 +92,7 @@ impl Snapshot<'_> {
                         pages.insert(number);
                     }
                     Visited::Entry(_, Content::Big { page, length }) => {
-                        pages.extend(page..page + overflow_pages(length, self.meta.page_size));
+                        pages.extend(page..page + self.run(page, length)?);
                     }
                     Visited::Entry(..) => {}
                 }
@@ -118,10 +120,7 @@ impl Snapshot<'_> {
         match content {
             Content::Value(bytes) => Ok(bytes.to_vec()),
             Content::Big { page, length } => {
-                let pages = overflow_pages(length, self.meta.page_size);
-                if page.saturating_add(pages) > self.meta.last_page.saturating_add(1) {
-                    return Err(Damage::Page(page).into());
-                }
+                self.run(page, length)?;
                 let mut bytes = vec![0; length];
                 let at = page * self.meta.page_size as u64 + super::format::HEADER as u64;
                 read_at(self.file, &mut bytes, at).map_err(|error| cut_off(error, page))?;
@@ -129,6 +128,19 @@ impl Snapshot<'_> {
             }
             // A leaf has none, see `Page::node`.
             Content::Child(page) => Err(Damage::Page(page).into()),
+        }
+    }
+
+    /// How many pages a value of this length takes from this page on; an error when the file is not that long.
+    fn run(&self, page: u64, length: usize) -> io::Result<u64> {
+        let size = self.meta.page_size;
+        let pages = overflow_pages(length, size);
+        let end = page
+            .checked_add(pages)
+            .and_then(|last| last.checked_mul(size as u64));
+        match end {
+            Some(end) if end <= self.file.metadata()?.len() => Ok(pages),
+            _ => Err(Damage::Page(page).into()),
         }
     }
 

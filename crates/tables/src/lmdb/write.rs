@@ -28,10 +28,15 @@ pub struct LmdbEditor {
 enum Place {
     /// Locked until this value is dropped.
     Existing(File),
-    New {
-        path: PathBuf,
-        mode: u32,
-    },
+    New(Beside),
+}
+
+/// A new file, written beside its place and then renamed, so that no one sees half of it.
+struct Beside {
+    path: PathBuf,
+    file: File,
+    /// Its name until then; `None` when it has got its own.
+    beside: Option<PathBuf>,
 }
 
 /// Whether the entries that are there stay.
@@ -50,15 +55,12 @@ pub const BAD_KEY_SIZE: &str =
     "MDB_BAD_VALSIZE: Unsupported size of key/DB name/data, or wrong DUPFIXED size";
 
 impl LmdbEditor {
-    /// Opens the file for change, or prepares a new one that [`LmdbEditor::commit`] makes. Waits for other writers.
+    /// Opens the file for change, or prepares a new one that [`LmdbEditor::commit`] puts in its place. Waits for
+    /// other writers.
     pub fn open(path: &Path, keep: Keep, map_size: u64, mode: u32) -> io::Result<LmdbEditor> {
         let Some(file) = open_locked(path)? else {
-            let place = Place::New {
-                path: path.to_path_buf(),
-                mode,
-            };
             return Ok(LmdbEditor {
-                place,
+                place: Place::New(Beside::create(path, mode)?),
                 map_size,
                 entries: BTreeMap::new(),
             });
@@ -99,7 +101,10 @@ impl LmdbEditor {
     pub fn commit(self) -> io::Result<()> {
         match self.place {
             Place::Existing(file) => write(&file, &self.entries, self.map_size),
-            Place::New { path, mode } => create(&path, mode, &self.entries, self.map_size),
+            Place::New(new) => {
+                write(&new.file, &self.entries, self.map_size)?;
+                new.rename()
+            }
         }
     }
 }
@@ -135,29 +140,42 @@ fn lock(file: &File, kind: nix::libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// A new file, written beside its place and then renamed, so that no one sees half of it.
-fn create(
-    path: &Path,
-    mode: u32,
-    entries: &BTreeMap<Vec<u8>, Vec<u8>>,
-    map_size: u64,
-) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".new{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let made = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&beside)
-        .and_then(|file| write(&file, entries, map_size))
-        .and_then(|()| std::fs::rename(&beside, path));
-    if made.is_err() {
-        // The first error is the one to tell.
+impl Beside {
+    fn create(path: &Path, mode: u32) -> io::Result<Beside> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".new{}", std::process::id()));
+        let beside = PathBuf::from(beside);
+        // One of an earlier process with this number, which was killed.
         let _ = std::fs::remove_file(&beside);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&beside)?;
+        Ok(Beside {
+            path: path.to_path_buf(),
+            file,
+            beside: Some(beside),
+        })
     }
-    made
+
+    fn rename(mut self) -> io::Result<()> {
+        if let Some(beside) = &self.beside {
+            std::fs::rename(beside, &self.path)?;
+            self.beside = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Some(beside) = &self.beside {
+            // What led here is the error to tell.
+            let _ = std::fs::remove_file(beside);
+        }
+    }
 }
 
 fn write(file: &File, entries: &BTreeMap<Vec<u8>, Vec<u8>>, map_size: u64) -> io::Result<()> {
@@ -170,11 +188,16 @@ fn write(file: &File, entries: &BTreeMap<Vec<u8>, Vec<u8>>, map_size: u64) -> io
                 page.resize(PAGE_SIZE, 0);
                 file.write_all_at(&page, number * PAGE_SIZE as u64)?;
             }
-            (meta, BTreeSet::from([0, 1]))
+            (meta, Some(BTreeSet::from([0, 1])))
         }
         _ => {
             let meta = current_meta(file)?;
-            (meta, Snapshot { file, meta }.pages()?)
+            let used = match (Snapshot { file, meta }).pages() {
+                // No page of a damaged tree is used again, so that a table can always be built anew.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+                used => Some(used?),
+            };
+            (meta, used)
         }
     };
     // A damaged file may name far more pages than it has.
@@ -183,7 +206,7 @@ fn write(file: &File, entries: &BTreeMap<Vec<u8>, Vec<u8>>, map_size: u64) -> io
         file,
         page_size: current.page_size,
         free: (2..=current.last_page.min(written))
-            .filter(|number| !used.contains(number))
+            .filter(|number| used.as_ref().is_some_and(|used| !used.contains(number)))
             .collect(),
         next: current.last_page + 1,
         tree: Tree::EMPTY,

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getuid, setegid, seteuid, setgroups};
 use tables::{
     BAD_KEY_SIZE, Keep, LmdbEditor, NoEntry, Nulls, Tables, alias_entry, base64, file_content,
-    lmdb_path, map_entry, source_lines,
+    lmdb_path, map_entry, shown, source_lines,
 };
 
 use super::options::{Duplicates, Options, Tool};
@@ -40,7 +40,13 @@ fn build_one(context: &Context, spec: &str) -> Result<(), Fatal> {
     }
     let source = Source::open(options, name)?;
     let mut target = Target::open(context, kind, name, spec)?;
-    source.feed(context, &mut target)?;
+    if let Err(error) = source.feed(context, &mut target) {
+        // What was added counts; of a new table nothing does.
+        if options.incremental {
+            target.finish(context)?;
+        }
+        return Err(error);
+    }
     if options.tool == Tool::Postalias {
         target.sign(context)?;
     }
@@ -91,16 +97,12 @@ impl Source<'_> {
         let folding = Folding::of(context);
         let (lines, stray) = source_lines(&self.text);
         if let Some(text) = stray {
-            let text = String::from_utf8_lossy(&text);
-            tracing::warn!(
-                "{}: logical line must not start with whitespace: \"{text}\"",
-                self.name
-            );
+            tracing::warn!("{}: {text}", self.name);
         }
         for line in lines {
             let place = format!("{}, line {}", self.name, line.number);
             if !folding.accepts(&line.text) {
-                let shown = String::from_utf8_lossy(&line.text).replace('\u{fffd}', "?");
+                let shown = shown(&line.text);
                 tracing::warn!("{place}: non-UTF-8 input \"{shown}\" -- ignoring this line");
                 continue;
             }
@@ -117,7 +119,7 @@ fn map_line(options: &Options, place: &str, text: &[u8], target: &mut Target) ->
     let (key, value) = match map_entry(text) {
         Ok(entry) => entry,
         Err(NoEntry::Quotes) => {
-            let text = String::from_utf8_lossy(text);
+            let text = shown(text);
             tracing::warn!("{place}: unbalanced '\"' in '{text}' -- ignoring this line");
             return Ok(());
         }
@@ -144,6 +146,7 @@ fn map_line(options: &Options, place: &str, text: &[u8], target: &mut Target) ->
 fn alias_line(place: &str, text: &[u8], target: &mut Target) -> Result<(), Fatal> {
     match alias_entry(text) {
         Ok((key, value)) => return target.append(&key, &value),
+        Err(NoEntry::Nothing) => {}
         Err(NoEntry::Domain) => tracing::warn!("{place}: name must be local"),
         Err(_) => tracing::warn!("{place}: need name:value pair"),
     }
@@ -230,7 +233,7 @@ impl Target<'_> {
         };
         match self.duplicates {
             Duplicates::Warn if known => {
-                let key = String::from_utf8_lossy(&folded);
+                let key = shown(&folded);
                 tracing::warn!("{}: duplicate entry: \"{key}\"", self.shown);
                 return Ok(());
             }

@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::process::ExitCode;
 
-use tables::{BAD_KEY_SIZE, Keep, LmdbEditor, Tables, lmdb_path};
+use tables::{BAD_KEY_SIZE, Keep, LmdbEditor, Tables, lmdb_path, shown};
 
 use super::build::{Folding, map_size, os_text};
 use super::options::Options;
@@ -40,10 +40,19 @@ impl Deleter<'_> {
         let (kind, name) = spec.split_once(':').unwrap_or(("", spec));
         match kind {
             "lmdb" => {}
-            "hash" | "btree" | "proxy" => return Err(edit_the_text(spec)),
+            "hash" | "btree" => return Err(edit_the_text(spec)),
+            "proxy" => {
+                let text = format!("{spec}: name the table itself, without proxy:, to change it");
+                return Err(Fatal(text));
+            }
             "fail" => {
                 return Err(Fatal(format!(
                     "table {spec}: delete error: Application error"
+                )));
+            }
+            "static" => {
+                return Err(Fatal(format!(
+                    "table {spec}: delete operation is not supported"
                 )));
             }
             _ if tables::TYPES.contains(&kind) => {
@@ -78,7 +87,7 @@ impl Deleter<'_> {
         let Options { nulls, .. } = context.options;
         let folding = Folding::of(context);
         if !folding.accepts(key) {
-            let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
+            let shown = shown(key);
             tracing::warn!(
                 "{}: non-UTF-8 key \"{shown}\": malformed UTF-8 or invalid codepoint",
                 self.spec

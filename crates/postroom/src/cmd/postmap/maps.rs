@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use config::Config;
-use tables::{Answer, BAD_KEY_SIZE, Nulls, Open, Table, TableError, Tables, base64_decoded};
+use tables::{Answer, Open, Table, TableError, Tables, base64_decoded};
 
 use super::Fatal;
 use super::options::Options;
@@ -42,9 +42,6 @@ impl Maps {
         for index in 0..self.specs.len() {
             let table = self.table(index)?;
             let spec = table.spec();
-            if key.is_empty() && spec.starts_with("lmdb:") && self.how.nulls != Nulls::With {
-                return Err(Fatal(format!("error reading {spec}: {BAD_KEY_SIZE}")));
-            }
             let found = match table.lookup_octets(key) {
                 Some(answer) => answer?,
                 None => table.lookup_bytes(key).await?.map(String::into_bytes),

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use config::{Config, Environment};
 use nix::sys::stat::{Mode, umask};
-use tables::TableError;
+use tables::{BAD_KEY_SIZE, Nulls, TableError};
 
 use self::maps::Maps;
 use self::options::{Options, Tool};
@@ -176,6 +176,13 @@ fn check_message_options(options: &Options) -> Result<(), Fatal> {
 
 fn query(context: &Context, key: &[u8]) -> Result<ExitCode, Fatal> {
     let options = context.options;
+    if key.is_empty()
+        && options.nulls != Nulls::With
+        && let Some(spec) = context.specs.first()
+        && spec.starts_with("lmdb:")
+    {
+        return Err(Fatal(format!("error reading {spec}: {BAD_KEY_SIZE}")));
+    }
     let maps = Arc::new(Maps::new(&context.config, context.specs.clone(), options));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -187,7 +187,7 @@ impl Options {
             return Ok(());
         }
         if self.list || self.query.is_some() || self.delete.is_some() {
-            return Err(only_one());
+            return Err(Fatal("specify only one of -s -q or -d".to_string()));
         }
         match letter {
             b'd' => self.delete = Some(value),
@@ -198,7 +198,9 @@ impl Options {
 
     fn flag(&mut self, letter: u8) -> Result<(), Fatal> {
         match letter {
-            b's' if self.query.is_some() || self.delete.is_some() => return Err(only_one()),
+            b's' if self.query.is_some() || self.delete.is_some() => {
+                return Err(Fatal("specify only one of -s or -q or -d".to_string()));
+            }
             b's' => self.list = true,
             b'i' => self.incremental = true,
             b'f' => self.keep_case = true,
@@ -221,10 +223,6 @@ impl Options {
     }
 }
 
-fn only_one() -> Fatal {
-    Fatal("specify only one of -s or -q or -d".to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,7 +238,6 @@ mod tests {
             Tool::Postmap,
             &["-fvq", "key", "-nN", "-rw", "-c/dir", "hash:/a", "-r"],
         )
-        .ok()
         .expect("valid options");
         assert!(options.keep_case && options.verbose);
         assert_eq!(options.query.as_deref(), Some(&b"key"[..]));
