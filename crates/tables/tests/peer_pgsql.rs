@@ -104,3 +104,52 @@ async fn faults_and_recovery() {
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     assert!(table.lookup("plain").await.expect("recovered").is_some());
 }
+
+#[tokio::test]
+async fn many_keys_at_once_get_the_answers_of_single_lookups() {
+    if !testkit::peers() {
+        return;
+    }
+    let server = Postgres::start();
+    fill(&server);
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let tables = Tables::without_cache(&Config::from_text("", "").expect("main.cf"));
+    let open = |name: &str, query: &str| {
+        let path = dir.path().join(name);
+        let host = server.host();
+        let text =
+            format!("hosts = {host}\nuser = reader\npassword = pw\ndbname = mail\n{query}\n");
+        std::fs::write(&path, text).expect("table file");
+        let spec = format!("pgsql:{}", path.display());
+        tables.open(&spec).expect("a table")
+    };
+    let table = open("t.cf", QUERY);
+    let mut keys: Vec<String> = (0..300).map(|n| format!("user{n}@example.org")).collect();
+    let known = [
+        "plain",
+        "o'brien",
+        "back\\slash",
+        "žluť",
+        "null",
+        "",
+        "PLAIN",
+    ];
+    for (number, key) in known.iter().enumerate() {
+        keys.insert(number * 31, key.to_string());
+    }
+    let bytes: Vec<Vec<u8>> = keys.iter().map(|key| key.clone().into_bytes()).collect();
+    let together = table.lookup_together(&bytes).await.expect("it can");
+    assert_eq!(together.len(), keys.len());
+    for (key, answer) in keys.iter().zip(together) {
+        assert_eq!(answer, table.lookup(key).await, "{key:?}");
+    }
+    // A division by zero, for the key of three characters.
+    let table = open("zero.cf", "query = SELECT 6 / (length('%s') - 3)");
+    let keys = ["four", "fivee", "bad", "four"].map(|key| key.as_bytes().to_vec());
+    let answers = table.lookup_together(&keys).await.expect("it can");
+    let value = |text: &str| Ok(Some(text.to_string()));
+    assert_eq!(answers[..2], [value("6"), value("3")]);
+    assert!(answers.len() == 3 && answers[2].is_err(), "{answers:?}");
+    let answers = table.lookup_together(&keys[1..2]).await.expect("it can");
+    assert_eq!(answers, [value("3")]);
+}
