@@ -359,7 +359,10 @@ fn a_frozen_database_is_a_timeout_and_a_dead_one_a_temporary_failure() {
         return;
     }
     let mut database = MariaDb::start();
-    let site = site(&database, "postroom_tables_lookup_timeout = 1s\n");
+    let site = site(
+        &database,
+        "postroom_tables_lookup_timeout = 1s\npostroom_tables_other = static:here\n",
+    );
     let _tables = TableServer::start(Path::new(BINARY), &site, &[]);
     let mut client = Socketmap::unix(&site.spool().join("private/postroom"));
     assert_eq!(
@@ -367,6 +370,16 @@ fn a_frozen_database_is_a_timeout_and_a_dead_one_a_temporary_failure() {
         "OK example.org/john/"
     );
     database.freeze();
+    let socket = site.spool().join("private/postroom");
+    let mut waiting: Vec<_> = (0..300).map(|_| Socketmap::unix(&socket)).collect();
+    for waiting in &mut waiting {
+        waiting.send("users", "john@example.org").expect("sent");
+    }
+    let other = client.ask("other", "x");
+    assert_eq!(
+        other, "OK here",
+        "other tables do not wait for the frozen one"
+    );
     assert_eq!(
         client.ask("users", "john@example.org"),
         "TIMEOUT no answer within 1 s"

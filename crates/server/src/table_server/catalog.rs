@@ -10,6 +10,7 @@ use std::time::Instant;
 use config::{Config, ConfigError, Environment};
 use route::{Failure, Router, Search, Walk};
 use tables::{Statistics, TableList, Tables, split_specs};
+use tokio::sync::Semaphore;
 
 use super::parameters::{self, LIST_PREFIX};
 use crate::generation::{Problem, own_addresses};
@@ -21,6 +22,7 @@ pub(crate) struct Catalog {
     router: Router,
     entries: HashMap<String, Entry>,
     specs: BTreeSet<String>,
+    lookups_at_once: usize,
 }
 
 enum Entry {
@@ -36,7 +38,14 @@ pub(crate) struct Served {
     parameter: &'static str,
     list: TableList,
     search: Search,
+    /// Lookups at once: further ones wait without the memory that a lookup needs, and those of other
+    /// names do not wait for them.
+    room: Semaphore,
 }
+
+/// Enough to keep all connections of a database busy, and few enough for thousands of clients to
+/// cost little.
+const LOOKUPS_AT_ONCE: usize = 256;
 
 /// No such name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +71,10 @@ impl Catalog {
         let lists = parameters::served(config)?;
         let searched = parameters::for_the_search(config, &lists);
         let router = Router::new(&searched, &tables, own)?;
+        let connections = config.int("postroom_table_connections")?;
+        let connections = usize::try_from(connections).unwrap_or_default();
         let mut catalog = Catalog {
+            lookups_at_once: LOOKUPS_AT_ONCE.max(connections.min(Semaphore::MAX_PERMITS)),
             config: config.clone(),
             tables,
             router,
@@ -87,6 +99,7 @@ impl Catalog {
             parameter,
             list: self.tables.open_list_lenient(list),
             search,
+            room: Semaphore::new(self.lookups_at_once),
         });
         self.entries.insert(name.to_owned(), Entry::Served(served));
     }
@@ -102,6 +115,7 @@ impl Catalog {
                 parameter: LIST_PREFIX,
                 list: self.tables.open_list_lenient(&spec),
                 search: Search::Exact,
+                room: Semaphore::new(self.lookups_at_once),
             });
             let file = file.to_owned();
             self.specs.insert(spec);
@@ -144,6 +158,12 @@ impl Catalog {
 
     /// One lookup, with the search for parts of the key that Postfix leaves to us.
     pub async fn lookup(&self, served: &Served, key: &str) -> Result<Option<String>, Failure> {
+        // It is never closed, so there is always a permit in the end.
+        let _permit = served.room.acquire().await.ok();
+        Box::pin(self.search(served, key)).await
+    }
+
+    async fn search(&self, served: &Served, key: &str) -> Result<Option<String>, Failure> {
         let mut walk = Walk::new(Instant::now());
         let Served {
             parameter,

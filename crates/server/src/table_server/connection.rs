@@ -53,7 +53,7 @@ pub(crate) async fn serve<S>(
             Err(Broken::Malformed(reason)) => {
                 add(&shared.metrics.malformed);
                 let complaint = format!("request from {peer} is refused: {reason}");
-                shared.complaints.warn(complaint);
+                shared.refusals.warn(complaint);
                 let refusal = refusal(&protocol, &reason);
                 if write(&mut stream, &refusal, limit).await {
                     linger(&mut stream).await;
@@ -274,7 +274,7 @@ async fn look_up(shared: &Shared, name: &[u8], key: &[u8]) -> Answer {
         Err(_) => {
             let shown = String::from_utf8_lossy(key).replace('\u{fffd}', "?");
             let complaint = format!("{}: non-UTF-8 key \"{shown}\" is not found", served.name);
-            shared.complaints.warn(complaint);
+            shared.refusals.warn(complaint);
             (Answer::NotFound, Outcome::NotFound)
         }
         Ok(key) => match timeout(limit, catalog.lookup(served, key)).await {
@@ -303,6 +303,6 @@ fn refuse_name(shared: &Shared, name: &[u8], unknown: Unknown) -> Answer {
         Unknown::Name => format!("unknown table {name}"),
         Unknown::Ambiguous => format!("several tables are named {name}: write the whole path"),
     };
-    shared.complaints.warn(format!("{reason} was asked for"));
+    shared.refusals.warn(format!("{reason} was asked for"));
     Answer::Refused(reason)
 }

@@ -76,7 +76,10 @@ pub struct Options {
 pub(crate) struct Shared {
     current: RwLock<(Arc<Catalog>, Settings)>,
     pub metrics: Metrics,
+    /// About lookups.
     pub complaints: Complaints,
+    /// About clients, who must not be able to hide the others.
+    pub refusals: Complaints,
 }
 
 /// The times by which clients and lookups are held.
@@ -101,6 +104,7 @@ impl Shared {
             current: RwLock::new((Arc::new(catalog), settings)),
             metrics: Metrics::default(),
             complaints: Complaints::default(),
+            refusals: Complaints::default(),
         }
     }
 
