@@ -95,6 +95,11 @@ fn rsa_oaep(key: &[u8], message: &[u8], mut seed: [u8; HASH]) -> Option<Vec<u8>>
     let key = SubjectPublicKeyInfoDer::from_pem_slice(key).ok()?;
     let (modulus, exponent) = tls::rsa_numbers(&key)?;
     let modulus = BigUint::from_bytes_be(modulus);
+    let exponent = BigUint::from_bytes_be(exponent);
+    // Beyond that no server has a key, and an impostor would keep us computing.
+    if modulus.bits() > 16_384 || exponent.bits() > 64 {
+        return None;
+    }
     let size = usize::try_from(modulus.bits().div_ceil(8)).ok()?;
     let padding = size.checked_sub(message.len() + 2 * HASH + 2)?;
 
@@ -108,7 +113,7 @@ fn rsa_oaep(key: &[u8], message: &[u8], mut seed: [u8; HASH]) -> Option<Vec<u8>>
     block.append(&mut data);
 
     let cipher = BigUint::from_bytes_be(&block)
-        .modpow(&BigUint::from_bytes_be(exponent), &modulus)
+        .modpow(&exponent, &modulus)
         .to_bytes_be();
     let mut padded = vec![0; size.checked_sub(cipher.len())?];
     padded.extend(cipher);
