@@ -204,4 +204,26 @@ mod tests {
         assert_eq!(proof("dialog", "pw", &[1; 20]), None);
         assert_eq!(proof("client_ed25519", "pw", &[1; 20]), None);
     }
+
+    /// Computed with another program, by the formulas of the two plugins' documentation.
+    #[test]
+    fn proofs() {
+        let salt: Vec<u8> = (1..=20).chain([0]).collect();
+        let hex =
+            |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+        for (plugin, expected) in [
+            (
+                "mysql_native_password",
+                "4ed86edc39f549284d0215fff46ed31412d50b87",
+            ),
+            (
+                "caching_sha2_password",
+                "d37229d8ae966dc57a84e6a96a8a467b0bcf9f2113086483553684238666b290",
+            ),
+        ] {
+            let proof = proof(plugin, "pä", &salt).expect("a known plugin");
+            assert_eq!(hex(proof), expected, "{plugin}");
+            assert_eq!(super::proof(plugin, "", &salt), Some(Vec::new()));
+        }
+    }
 }
