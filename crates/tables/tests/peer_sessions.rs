@@ -314,6 +314,40 @@ async fn unix_sockets_come_first_and_the_others_take_over() {
 }
 
 #[tokio::test]
+async fn uris_are_hosts_like_others() {
+    if !testkit::peers() {
+        return;
+    }
+    let server = Postgres::start();
+    server.create_db("mail");
+    server.create_user("reader", "pw", "mail");
+    let dir = TempDir::new();
+    let (live, dead) = (server.host(), format!("127.0.0.1:{}", testkit::dead_port()));
+    let socket = server.socket_dir_5432();
+    let uri = |host: &str| {
+        format!(
+            "postgresql://reader:pw@{host}/mail?application_name=by%20{}",
+            host.len()
+        )
+    };
+    let by_uri = format!("by {}", live.len());
+    for (hosts, expected) in [
+        (format!("{}, {}", uri(&dead), uri(&live)), by_uri.as_str()),
+        (format!("{dead} {}", uri(&live)), &by_uri),
+        // A socket goes before an address, also in a URI.
+        (format!("{}, unix:{}", uri(&live), socket.display()), ""),
+        (format!("unix:/nonexistent, {}", uri(&live)), &by_uri),
+    ] {
+        for round in 0..6 {
+            let text = base(&hosts) + "query = SELECT current_setting('application_name') || '.'\n";
+            let table = open(&tables(""), &dir, "pgsql", &format!("{round}.cf"), &text);
+            let found = table.lookup("key").await.expect("a host answers");
+            assert_eq!(found, Some(format!("{expected}.")), "{hosts}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn passwords_are_proved_in_every_way_that_the_server_has() {
     if !testkit::peers() {
         return;

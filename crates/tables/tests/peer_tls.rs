@@ -430,12 +430,19 @@ const PGSQL_QUERY: &str = "query = SELECT CASE WHEN ssl THEN 'tls' ELSE 'plain' 
 fn postgres(ours: &Authority, names: &str) -> Postgres {
     let server = Postgres::with(PostgresOptions {
         tls: Some((ours.certificate("server", names), ours.ca())),
-        hba: "host all older all md5\nhostssl all certified all cert\nhostssl all encrypted all scram-sha-256\n\
+        hba: "host all older all md5\nhost all cleartext all password\nhost all trusted all trust\nhostssl all certified all cert\nhostssl all encrypted all scram-sha-256\n\
               hostnossl all encrypted all reject\nhostssl all open all reject\nhostnossl all certified all reject"
             .to_string(),
     });
     server.create_db("mail");
-    for user in ["reader", "encrypted", "open", "certified"] {
+    for user in [
+        "reader",
+        "encrypted",
+        "open",
+        "certified",
+        "cleartext",
+        "trusted",
+    ] {
         server.create_user(user, "secret", "mail");
     }
     server.run_sql(
@@ -488,6 +495,10 @@ async fn pgsql_uses_tls_as_libpq_does() {
         case(uri("sslmode=verify-full&sslrootcert=/nonexistent"), None, "root certificate file \"/nonexistent\" does not exist"),
         case(uri("sslmode=bogus"), None, "invalid sslmode value: \"bogus\""),
         case(uri("bogus=1"), None, "invalid URI query parameter: \"bogus\""),
+            case(as_user("cleartext"), Some("tls"), ""),
+            case(as_user("trusted"), Some("tls"), ""),
+            case(uri("channel_binding=require").replace("reader", "trusted"), None, "channel binding is required"),
+            case(uri("sslmode=require").replace("reader:secret", "reader"), None, "no password supplied"),
             case(uri("channel_binding=require"), Some("tls"), ""),
             case(uri("channel_binding=require&sslmode=disable"), None, "channel binding is required"),
             case(uri("channel_binding=require").replace("reader", "older"), None, "channel binding is required"),

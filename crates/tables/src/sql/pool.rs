@@ -51,8 +51,10 @@ pub(crate) struct Login {
     /// The session's character set; empty for the driver's own.
     pub charset: String,
     pub tls: Tls,
-    /// PostgreSQL: further settings of the session. MySQL: statements to begin it with, the name left empty.
+    /// PostgreSQL: further settings of the session.
     pub session: Vec<(String, String)>,
+    /// MySQL: statements to begin the session with.
+    pub init_commands: Vec<String>,
     /// Where it is to be shorter than usual.
     pub connect_timeout: Option<Duration>,
 }

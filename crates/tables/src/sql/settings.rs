@@ -102,12 +102,10 @@ fn pgsql_login(parameters: &Parameters) -> Result<(Login, Defaults), TableError>
     }
     let (dbname, charset) = (given("dbname")?, given("encoding")?);
     let invalid = |text: String| parameters.error(format!("dbname: {text}"));
-    let mut info = match conninfo::is_conninfo(&dbname) {
-        true => ConnInfo::parse(&dbname).map_err(invalid)?,
-        false => ConnInfo::default(),
-    };
-    if !conninfo::is_conninfo(&dbname) {
-        info.set("dbname", &dbname);
+    let mut info = ConnInfo::default();
+    match conninfo::is_conninfo(&dbname) {
+        true => info = ConnInfo::parse(&dbname).map_err(invalid)?,
+        false => info.set("dbname", &dbname),
     }
     info.set("user", &given("user")?);
     info.set("password", &given("password")?);
@@ -133,15 +131,13 @@ fn mysql_login(parameters: &Parameters, tables: &Tables) -> Result<(Login, Defau
         dbname: given("dbname")?,
         charset: file.charset.map_or_else(|| given("charset"), Ok)?,
         tls,
+        init_commands: file.init_commands,
         session: Vec::new(),
         connect_timeout: file
             .connect_timeout
             .filter(|&seconds| seconds > 0)
             .map(Duration::from_secs),
     };
-    for statement in file.init_commands {
-        login.session.push((String::new(), statement));
-    }
     if login.user.is_empty() {
         login.user = file.user.unwrap_or_else(os_user);
     }

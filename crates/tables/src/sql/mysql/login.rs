@@ -40,7 +40,7 @@ impl Connection {
         if !login.charset.is_empty() && login.charset != "utf8mb4" {
             self.set_charset(&login.charset).await?;
         }
-        for (_, statement) in &login.session {
+        for statement in &login.init_commands {
             let failed = |text: &str| format!("init-command of the option file: {text}");
             self.run(statement.as_bytes(), false)
                 .await
