@@ -1,7 +1,7 @@
 //! From `type:name` to a table: what is open, and what a type's name and settings mean.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use config::Config;
@@ -23,7 +23,7 @@ use crate::sql::{Engine as SqlEngine, Patience, Pool, SqlTable, Target};
 use crate::statistics::{Counters, Statistics};
 use crate::table::{Engine, Fold, Inner, Table, TableList};
 use crate::text::{Format, Reading, TextTable};
-use crate::{simple, spec};
+use crate::{index, simple, spec};
 
 /// Opens tables by `type:name`. Clones share what is open: a table that is named twice is read
 /// once, and tables that name the same server, user and database share its connections.
@@ -362,7 +362,17 @@ impl Tables {
                 _ => how.format,
             },
         };
-        let table = TextTable::load(full, name.as_ref(), &reading)?;
+        let path = Path::new(name);
+        if kind != "texthash" {
+            if let Some(error) = index::without_source(full, path) {
+                return Err(error);
+            }
+            // A tool's messages are its output.
+            if !self.shared.alone {
+                index::report_newer(path);
+            }
+        }
+        let table = TextTable::load(full, path, &reading)?;
         // For `hash:` these were reported when postmap built the table; a lookup says nothing.
         if kind == "texthash" {
             for problem in table.problems() {

@@ -2,8 +2,8 @@
 //! answer by themselves.
 
 use config::Config;
+use postroom_tables::{Answer, Tables};
 use proptest::prelude::*;
-use tables::{Answer, Tables};
 
 /// A member: `fail:`, or some of the keys a to d with values that are such keys, or empty.
 fn member() -> impl Strategy<Value = String> {

@@ -1,7 +1,7 @@
 //! `memcache:` tables against a real memcached, with a table behind them.
 
 use config::Config;
-use tables::Tables;
+use postroom_tables::Tables;
 use testkit::{Memcached, TempDir};
 
 #[tokio::test]

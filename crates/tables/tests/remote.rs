@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use config::Config;
-use tables::{ErrorKind, Tables};
+use postroom_tables::{ErrorKind, Tables};
 use testkit::{Act, LookupServer};
 
 fn tables(main_cf: &str) -> Tables {
