@@ -31,12 +31,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "lk-my-tls-cert-missing",
         "a warning where TLS settings have no effect yet",
     ),
-    ("lk-nn-stdin-h", "postmap -h is not there yet"),
-    ("lk-nn-stdin-hm", "postmap -h and -m are not there yet"),
-    ("lk-nn-maptypes-lmdb-key1", "lmdb: is not there yet"),
-    ("lk-nn-maptypes-lmdb-KEY2", "lmdb: is not there yet"),
-    ("lk-nn-maptypes-lmdb-none", "lmdb: is not there yet"),
-    ("lk-nn-maptypes-lmdb-seq", "lmdb: is not there yet"),
     (
         "lk-nn-maptypes-hash-notbuilt",
         "hash: is read from its source text, which needs no building",
@@ -53,8 +47,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "lk-nn-maptypes-hash-incremental",
         "hash: is read from its source text; postmap -i does not edit it",
     ),
-    ("lk-nn-maptypes-tcp-dead", "tcp: is not there yet"),
-    ("lk-nn-maptypes-memcache-none", "memcache: is not there yet"),
+    (
+        "lk-nn-maptypes-tcp-dead",
+        "Postfix tries a dead tcp: server ten times, a second apart",
+    ),
     (
         "lk-my-proxy-error",
         "proxy: is the table itself, so that the database's message is seen at once",
