@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use config::Config;
 
@@ -18,6 +19,7 @@ use crate::pattern::{Flavour, PatternTable};
 use crate::remote::memcache::MemcacheTable;
 use crate::remote::socketmap::SocketmapTable;
 use crate::remote::tcp::TcpTable;
+use crate::remote::{Endpoint, Links};
 use crate::source::file_content;
 use crate::sql::{Engine as SqlEngine, Patience, Pool, SqlTable, Target};
 use crate::statistics::{Counters, Statistics};
@@ -40,6 +42,7 @@ struct Shared {
     open: Mutex<HashMap<(String, Open), Table>>,
     files: Mutex<BTreeSet<PathBuf>>,
     pools: Mutex<HashMap<Target, Arc<Pool>>>,
+    links: Mutex<HashMap<(Endpoint, Duration), Arc<Links>>>,
     counters: Mutex<BTreeMap<String, Arc<Counters>>>,
     proxied: OnceLock<BTreeSet<String>>,
 }
@@ -95,6 +98,7 @@ impl Tables {
                 open: Mutex::default(),
                 files: Mutex::default(),
                 pools: Mutex::default(),
+                links: Mutex::default(),
                 counters: Mutex::default(),
                 proxied: OnceLock::new(),
             }),
@@ -257,6 +261,19 @@ impl Tables {
         connections.unwrap_or(1).max(1)
     }
 
+    /// The connections to this server, for all tables that it answers.
+    pub(crate) fn links(&self, endpoint: Endpoint, timeout: Duration) -> Arc<Links> {
+        let connections = self.connections();
+        let links = self.shared.links.lock();
+        let mut links = links.unwrap_or_else(PoisonError::into_inner);
+        links
+            .entry((endpoint, timeout))
+            .or_insert_with_key(|(endpoint, _)| {
+                Arc::new(Links::new(endpoint.clone(), connections, timeout))
+            })
+            .clone()
+    }
+
     /// Where paths of sockets that are not absolute begin.
     pub(crate) fn queue_directory(&self) -> PathBuf {
         self.shared
@@ -335,9 +352,14 @@ impl Tables {
             "randmap" => self.random(full, name),
             "socketmap" => {
                 let table = SocketmapTable::open(full, name, self)?;
-                Ok(Engine::Socketmap(Box::new(table)))
+                let front = self.front(full, None, Sharing::Yes)?;
+                Ok(Engine::Socketmap(Box::new(table), front))
             }
-            "tcp" => Ok(Engine::Tcp(Box::new(TcpTable::open(full, name, self)?))),
+            "tcp" => {
+                let table = TcpTable::open(full, name, self)?;
+                let front = self.front(full, None, Sharing::Yes)?;
+                Ok(Engine::Tcp(Box::new(table), front))
+            }
             "memcache" => {
                 let parameters = Parameters::open(full, name, self.config());
                 if name.starts_with('/') || name.starts_with('.') {
