@@ -47,8 +47,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "lk-nn-maptypes-hash-incremental",
         "hash: is read from its source text; postmap -i does not edit it",
     ),
-    ("lk-nn-maptypes-tcp-dead", "tcp: is not there yet"),
-    ("lk-nn-maptypes-memcache-none", "memcache: is not there yet"),
+    (
+        "lk-nn-maptypes-tcp-dead",
+        "Postfix tries a dead tcp: server ten times, a second apart",
+    ),
     (
         "lk-my-proxy-error",
         "proxy: is the table itself, so that the database's message is seen at once",

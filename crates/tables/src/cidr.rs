@@ -279,6 +279,7 @@ fn keyword<'a>(line: &'a str, word: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn networks() {
@@ -320,6 +321,18 @@ mod tests {
             ("name", None),
         ] {
             assert_eq!(table.lookup(key).as_deref(), value, "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_read(
+            source in "(!|if |endif|[0-9a-f]{1,4}|[.:/]|[\\[\\]]| |\n|10.0.0.0/8 x|::1 y){0,40}",
+            key in "[0-9a-f.:]{0,20}",
+        ) {
+            let (table, _) = CidrTable::parse(source.as_bytes(), "t");
+            let _ = table.lookup(&key);
+            let _ = table.lookup("10.1.1.1");
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `sql` | what `mysql:`, `pgsql:` and `sqlite:` share: templates, filters, limits, pool, failover; below it the three drivers |
 //! | `front` | what stands in front of tables on servers: shared queries, the cache |
 //! | `text`, `source` | `hash:`, `btree:`, `texthash:`, read from their source text |
+//! | `index` | what a `.db` beside a source text says |
 //! | `lmdb` | `lmdb:`, read and written |
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
 //! | `posix` | the regular expressions of `regexp:` |
@@ -26,6 +27,7 @@ mod base64;
 mod cidr;
 mod error;
 mod front;
+mod index;
 mod lines;
 mod lists;
 mod lmdb;

@@ -1,8 +1,9 @@
 //! From `type:name` to a table: what is open, and what a type's name and settings mean.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use config::Config;
 
@@ -18,12 +19,13 @@ use crate::pattern::{Flavour, PatternTable};
 use crate::remote::memcache::MemcacheTable;
 use crate::remote::socketmap::SocketmapTable;
 use crate::remote::tcp::TcpTable;
+use crate::remote::{Endpoint, Links};
 use crate::source::file_content;
 use crate::sql::{Engine as SqlEngine, Patience, Pool, SqlTable, Target};
 use crate::statistics::{Counters, Statistics};
 use crate::table::{Engine, Fold, Inner, Table, TableList};
 use crate::text::{Format, Reading, TextTable};
-use crate::{simple, spec};
+use crate::{index, simple, spec};
 
 /// Opens tables by `type:name`. Clones share what is open: a table that is named twice is read
 /// once, and tables that name the same server, user and database share its connections.
@@ -40,6 +42,7 @@ struct Shared {
     open: Mutex<HashMap<(String, Open), Table>>,
     files: Mutex<BTreeSet<PathBuf>>,
     pools: Mutex<HashMap<Target, Arc<Pool>>>,
+    links: Mutex<HashMap<(Endpoint, Duration), Arc<Links>>>,
     counters: Mutex<BTreeMap<String, Arc<Counters>>>,
     proxied: OnceLock<BTreeSet<String>>,
 }
@@ -95,6 +98,7 @@ impl Tables {
                 open: Mutex::default(),
                 files: Mutex::default(),
                 pools: Mutex::default(),
+                links: Mutex::default(),
                 counters: Mutex::default(),
                 proxied: OnceLock::new(),
             }),
@@ -257,6 +261,19 @@ impl Tables {
         connections.unwrap_or(1).max(1)
     }
 
+    /// The connections to this server, for all tables that it answers.
+    pub(crate) fn links(&self, endpoint: Endpoint, timeout: Duration) -> Arc<Links> {
+        let connections = self.connections();
+        let links = self.shared.links.lock();
+        let mut links = links.unwrap_or_else(PoisonError::into_inner);
+        links
+            .entry((endpoint, timeout))
+            .or_insert_with_key(|(endpoint, _)| {
+                Arc::new(Links::new(endpoint.clone(), connections, timeout))
+            })
+            .clone()
+    }
+
     /// Where paths of sockets that are not absolute begin.
     pub(crate) fn queue_directory(&self) -> PathBuf {
         self.shared
@@ -335,9 +352,14 @@ impl Tables {
             "randmap" => self.random(full, name),
             "socketmap" => {
                 let table = SocketmapTable::open(full, name, self)?;
-                Ok(Engine::Socketmap(Box::new(table)))
+                let front = self.front(full, None, Sharing::Yes)?;
+                Ok(Engine::Socketmap(Box::new(table), front))
             }
-            "tcp" => Ok(Engine::Tcp(Box::new(TcpTable::open(full, name, self)?))),
+            "tcp" => {
+                let table = TcpTable::open(full, name, self)?;
+                let front = self.front(full, None, Sharing::Yes)?;
+                Ok(Engine::Tcp(Box::new(table), front))
+            }
             "memcache" => {
                 let parameters = Parameters::open(full, name, self.config());
                 if name.starts_with('/') || name.starts_with('.') {
@@ -362,7 +384,17 @@ impl Tables {
                 _ => how.format,
             },
         };
-        let table = TextTable::load(full, name.as_ref(), &reading)?;
+        let path = Path::new(name);
+        if kind != "texthash" {
+            if let Some(error) = index::without_source(full, path) {
+                return Err(error);
+            }
+            // A tool's messages are its output.
+            if !self.shared.alone {
+                index::report_newer(path);
+            }
+        }
+        let table = TextTable::load(full, path, &reading)?;
         // For `hash:` these were reported when postmap built the table; a lookup says nothing.
         if kind == "texthash" {
             for problem in table.problems() {

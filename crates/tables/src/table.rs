@@ -11,6 +11,7 @@ use crate::accounts::Accounts;
 use crate::base64::base64;
 use crate::cidr::CidrTable;
 use crate::error::{ErrorKind, TableError};
+use crate::front::Front;
 use crate::lmdb::LmdbTable;
 use crate::pattern::PatternTable;
 use crate::remote::memcache::MemcacheTable;
@@ -61,8 +62,8 @@ pub(crate) enum Engine {
     Random(Vec<String>),
     Proxied(Table),
     Debug(Table),
-    Socketmap(Box<SocketmapTable>),
-    Tcp(Box<TcpTable>),
+    Socketmap(Box<SocketmapTable>, Option<Front>),
+    Tcp(Box<TcpTable>, Option<Front>),
     Memcache(Box<MemcacheTable>),
     Broken(TableError),
 }
@@ -89,7 +90,7 @@ impl Table {
     /// for whole addresses only, not for the parts of one.
     pub fn is_pattern(&self) -> bool {
         match &self.inner.engine {
-            Engine::Pattern(_) | Engine::Cidr(_) | Engine::Socketmap(_) | Engine::Tcp(_) => true,
+            Engine::Pattern(_) | Engine::Cidr(_) | Engine::Socketmap(..) | Engine::Tcp(..) => true,
             Engine::Proxied(table) | Engine::Debug(table) => table.is_pattern(),
             _ => false,
         }
@@ -116,8 +117,14 @@ impl Table {
             Engine::Pipe(tables) => pipe(tables, key)
                 .await
                 .map_err(|error| error.passed_on(self.spec())),
-            Engine::Socketmap(table) => self.utf8_value(key, table.lookup(key).await?),
-            Engine::Tcp(table) => self.utf8_value(key, table.lookup(key).await?),
+            Engine::Socketmap(table, front) => {
+                let query = async { self.utf8_value(key, table.lookup(key).await?) };
+                behind(front.as_ref(), key, query).await
+            }
+            Engine::Tcp(table, front) => {
+                let query = async { self.utf8_value(key, table.lookup(key).await?) };
+                behind(front.as_ref(), key, query).await
+            }
             Engine::Memcache(table) => {
                 let key = self.folded(key);
                 self.utf8_value(&key, table.lookup(&key).await?)
@@ -265,8 +272,8 @@ impl Table {
             | Engine::Pipe(_)
             | Engine::Proxied(_)
             | Engine::Debug(_)
-            | Engine::Socketmap(_)
-            | Engine::Tcp(_)
+            | Engine::Socketmap(..)
+            | Engine::Tcp(..)
             | Engine::Memcache(_) => None,
         })
     }
@@ -283,6 +290,14 @@ pub(crate) fn boxed<'a>(
     key: &'a str,
 ) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
     Box::pin(table.lookup(key))
+}
+
+/// What the front knows, where there is one, or what the query says.
+async fn behind(front: Option<&Front>, key: &str, query: impl Future<Output = Answer>) -> Answer {
+    match front {
+        Some(front) => front.answer(key, query).await,
+        None => query.await,
+    }
 }
 
 /// `debug:`: the answer of the table, which goes to the log.

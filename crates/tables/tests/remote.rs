@@ -1,7 +1,7 @@
 //! The clients of `socketmap:` and `tcp:`: connections are kept, bounded, and replaced when they break.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use config::Config;
 use postroom_tables::{ErrorKind, Tables};
@@ -51,6 +51,42 @@ async fn no_more_connections_than_allowed() {
         assert_eq!(answer, Some(format!("<n {number}>")));
     }
     assert!((1..=3).contains(&server.connections()));
+}
+
+#[tokio::test]
+async fn tables_of_one_server_share_its_connections() {
+    let server = LookupServer::socketmap(Arc::new(echo));
+    let tables = tables("");
+    for name in ["one", "two", "three"] {
+        let spec = format!("socketmap:inet:127.0.0.1:{}:{name}", server.port);
+        let table = tables.open(&spec).expect("a table");
+        assert_eq!(
+            table.lookup("k").await.expect("an answer"),
+            Some(format!("<{name} k>"))
+        );
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn answers_are_remembered_where_the_configuration_says_so() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let server = LookupServer::socketmap(Arc::new(move |request: &[u8]| {
+        count.fetch_add(1, Ordering::SeqCst);
+        echo(request)
+    }));
+    let spec = format!("socketmap:inet:127.0.0.1:{}:n", server.port);
+    let table = tables("postroom_table_cache_ttl = 600s\n")
+        .open(&spec)
+        .expect("a table");
+    for key in ["a", "A", "a", "A"] {
+        assert_eq!(
+            table.lookup(key).await.expect("an answer"),
+            Some(format!("<n {key}>"))
+        );
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ rows! {
     honoured Time "postroom_table_cache_negative_ttl" = "10s", "How long it is remembered that a key is not in a table on a server; at most postroom_table_cache_ttl.";
     honoured Int "postroom_table_cache_size" = "4194304", "Bytes that the remembered answers of one table may take.";
     honoured Time "postroom_table_cache_ttl" = "0s", "How long an answer of a table on a server is remembered; 0: not at all.";
-    honoured Int "postroom_table_connections" = "10", "Connections for one SQL server, user and database.";
+    honoured Int "postroom_table_connections" = "10", "Connections for one SQL server, user and database, or one server of socketmap:, tcp: or memcache: tables.";
     honoured Time "postroom_table_stale_ttl" = "0s", "How old a remembered answer may be that is used while the database is down; 0: none is.";
     honoured Text "postroom_tables_by_file" = "", "Database tables that `postroom tables serve` serves under the names of their files.";
     honoured Time "postroom_tables_idle_timeout" = "1h", "How long `postroom tables serve` waits for a client's next request.";

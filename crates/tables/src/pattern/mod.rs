@@ -208,6 +208,7 @@ fn close(rules: &mut [Rule], opened: Option<usize>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn check(flavour: Flavour, source: &str, cases: &[(&str, Option<&str>)], problems: usize) {
         let (table, found) = PatternTable::parse(source.as_bytes(), "t", flavour);
@@ -265,5 +266,21 @@ mod tests {
         let (table, _) = PatternTable::parse(b"/^(.)/ $1\n", "t", Flavour::Regexp);
         assert!(table.lookup("regexp:t", "ö".as_bytes()).is_err());
         assert_eq!(table.lookup("regexp:t", b"o"), Ok(Some("o".to_string())));
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_read(
+            rules in prop::collection::vec(
+                "(!|if |endif|/|[a-z.*]|\\$[0-9{(]?|[})]| |\n|\\\\|[\u{80}-\u{ff}]){0,30}",
+                0..5,
+            ),
+            key in ".{0,10}",
+        ) {
+            for flavour in [Flavour::Regexp, Flavour::Pcre] {
+                let (table, _) = PatternTable::parse(rules.join("\n").as_bytes(), "t", flavour);
+                let _ = table.lookup("t", key.as_bytes());
+            }
+        }
     }
 }

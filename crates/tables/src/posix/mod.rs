@@ -92,6 +92,7 @@ impl Posix {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn flags(extended: bool) -> Flags {
         Flags {
@@ -180,5 +181,39 @@ mod tests {
     fn back_references_cannot_stop_the_server() {
         let pattern = Posix::new(b"^(a*)*(a*)*\\1(a*)*c$", flags(true)).expect("a good pattern");
         assert_eq!(pattern.is_match(&[b'a'; 200]), Err(TooHard));
+    }
+
+    proptest! {
+        // What the filter finds is what the machine finds without it; and no pattern or text makes either panic.
+        #[test]
+        fn the_filter_and_the_machine_agree(
+            pattern in "([a-c.]|[*+?]|[()|]|\\[\\^?[a-c]-?[a-c]?\\]|[\\^$]|\\\\[wWsSbB<>1a]|\\{[0-3]?,?[0-3]?\\}){0,12}",
+            text in "[a-cA \n]{0,12}",
+            switches in 0..8u8,
+        ) {
+            let flags = Flags {
+                extended: switches & 1 != 0,
+                ignore_case: switches & 2 != 0,
+                lines: switches & 4 != 0,
+            };
+            if let Ok(pattern) = Posix::new(pattern.as_bytes(), flags) {
+                let with = pattern.captures(text.as_bytes());
+                let is_match = pattern.is_match(text.as_bytes());
+                prop_assert_eq!(with.as_ref().map(Option::is_some), is_match.as_ref().copied());
+                let machine = Posix { filter: None, ..pattern };
+                prop_assert_eq!(machine.captures(text.as_bytes()), with);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_pattern_or_an_error(
+            pattern in prop::collection::vec(any::<u8>(), 0..40),
+            extended in any::<bool>(),
+        ) {
+            let flags = Flags { extended, ignore_case: true, lines: false };
+            if let Ok(pattern) = Posix::new(&pattern, flags) {
+                let _ = pattern.captures(b"joe@example.org");
+            }
+        }
     }
 }

@@ -204,10 +204,12 @@ impl Parser<'_> {
 
     fn branch(&mut self, nest: usize) -> Result<Node, &'static str> {
         let mut nodes = vec![self.expression(nest)?];
-        while !matches!(self.token, Token::Alt | Token::End)
-            && !(nest > 0 && self.token == Token::Close)
-        {
-            nodes.push(self.expression(nest)?);
+        loop {
+            match self.token {
+                Token::Alt | Token::End => break,
+                Token::Close if nest > 0 => break,
+                _ => nodes.push(self.expression(nest)?),
+            }
         }
         Ok(match nodes.len() {
             1 => nodes.remove(0),
@@ -398,8 +400,8 @@ impl Parser<'_> {
         self.at += 1;
         let lines = self.flags.lines;
         Ok(self.set(|byte| match negated {
-            true => !members[usize::from(byte)] && !(lines && byte == b'\n'),
-            false => members[usize::from(byte)],
+            true if lines && byte == b'\n' => false,
+            negated => members[usize::from(byte)] != negated,
         }))
     }
 

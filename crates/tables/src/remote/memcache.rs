@@ -1,5 +1,6 @@
 //! The client of memcache_table(5): answers that are kept in a memcached, with another table behind it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Decoder, Endpoint, Links, Trouble};
@@ -15,7 +16,7 @@ pub(crate) struct MemcacheTable {
     spec: String,
     /// The name of the file, for messages.
     name: String,
-    links: Links,
+    links: Arc<Links>,
     backup: Option<Table>,
     key_format: Query,
     domain: Option<MatchList>,
@@ -62,7 +63,7 @@ impl MemcacheTable {
         Ok(MemcacheTable {
             spec: spec.to_string(),
             name: parameters.name().to_string(),
-            links: Links::new(endpoint, tables.connections(), timeout),
+            links: tables.links(endpoint, timeout),
             backup,
             key_format,
             domain,

@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const AGE: Duration = Duration::from_secs(100);
 
 /// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Endpoint {
     Inet {
         host: String,

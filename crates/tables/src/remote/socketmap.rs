@@ -1,5 +1,6 @@
 //! The client of socketmap_table(5): `socketmap:inet:host:port:name`, `socketmap:unix:path:name`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Decoder, Endpoint, Links, Trouble};
@@ -14,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(100);
 pub(crate) struct SocketmapTable {
     spec: String,
     name: String,
-    links: Links,
+    links: Arc<Links>,
 }
 
 impl SocketmapTable {
@@ -27,7 +28,7 @@ impl SocketmapTable {
         Ok(SocketmapTable {
             spec: spec.to_string(),
             name: name.to_string(),
-            links: Links::new(endpoint, tables.connections(), TIMEOUT),
+            links: tables.links(endpoint, TIMEOUT),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The client of tcp_table(5): `tcp:host:port`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Decoder, Endpoint, Links, Trouble};
@@ -14,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(100);
 pub(crate) struct TcpTable {
     spec: String,
     name: String,
-    links: Links,
+    links: Arc<Links>,
 }
 
 impl TcpTable {
@@ -23,7 +24,7 @@ impl TcpTable {
         Ok(TcpTable {
             spec: spec.to_string(),
             name: name.to_string(),
-            links: Links::new(endpoint, tables.connections(), TIMEOUT),
+            links: tables.links(endpoint, TIMEOUT),
         })
     }
 
