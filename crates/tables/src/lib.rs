@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `open` | [`Tables`], [`Table`], [`TableList`]: from `type:name` to a table |
 //! | `sql` | what `mysql:`, `pgsql:` and `sqlite:` share: templates, filters, limits, pool, failover; below it the three drivers |
+//! | `sql::inspect` | [`Source`]: a database table as `postroom check` sees it, with read-only sessions |
 //! | `text` | `hash:`, `btree:`, `texthash:`, read from their source text |
 //! | `pattern`, `cidr` | `regexp:`, `pcre:`, `cidr:` |
 //! | `simple` | `inline:`, `static:`, `environ:`, `fail:` |
@@ -33,6 +34,7 @@ pub use error::{ErrorKind, TableError};
 pub use lists::{Check, CidrList, MatchList};
 pub use open::{Open, Table, TableList, Tables};
 pub use spec::{TYPES, split_specs};
+pub use sql::inspect::{Dialect, Row, Session, Source};
 pub use text::{SourceProblem, TextTable};
 
 /// Found (`Some`, possibly empty), not found (`None`), or failed.

@@ -2,6 +2,7 @@
 //! statement, and how rows become a value. The drivers connect, quote and run.
 
 mod hosts;
+pub mod inspect;
 mod mysql;
 mod pgsql;
 mod pool;

@@ -77,7 +77,7 @@ pub(crate) struct Job<'a> {
     pub require_result_set: bool,
 }
 
-enum Connection {
+pub(super) enum Connection {
     MySql(Box<mysql::Connection>),
     PgSql(Box<pgsql::Connection>),
 }
@@ -248,7 +248,7 @@ impl Pool {
     }
 }
 
-async fn query(connection: &mut Connection, job: &Job<'_>) -> Result<Rows, QueryError> {
+pub(super) async fn query(connection: &mut Connection, job: &Job<'_>) -> Result<Rows, QueryError> {
     let running = async {
         match connection {
             Connection::MySql(session) => {
@@ -268,7 +268,11 @@ async fn query(connection: &mut Connection, job: &Job<'_>) -> Result<Rows, Query
     }
 }
 
-async fn open(engine: Engine, place: &Place, login: &Login) -> Result<Connection, String> {
+pub(super) async fn open(
+    engine: Engine,
+    place: &Place,
+    login: &Login,
+) -> Result<Connection, String> {
     let wire = match place {
         Place::Tcp(host, port) => Wire::tcp(host, *port).await,
         Place::Unix(path) => Wire::unix(path).await,
