@@ -1,0 +1,314 @@
+//! What `postroom check` found: severity, place, consequence, remedy; as text and as JSON.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use config::Origin;
+use serde::Serialize;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Mail is refused, lost or misdirected, or strangers can do what they must not.
+    Error,
+    /// It works, but not as somebody will expect.
+    Warning,
+    /// Good to know.
+    Note,
+}
+
+impl Severity {
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        }
+    }
+}
+
+/// Where it is. What has no meaning for a finding is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    pub file: Option<PathBuf>,
+    /// Counts from 1.
+    pub line: Option<usize>,
+    /// The parameter of main.cf, of the table file, or the service of master.cf.
+    pub parameter: Option<String>,
+    /// The table in the database, or the table file that the row comes from.
+    pub table: Option<String>,
+    /// The key of the row.
+    pub row: Option<String>,
+}
+
+impl Place {
+    pub fn file(path: impl Into<PathBuf>) -> Place {
+        Place {
+            file: Some(path.into()),
+            ..Place::default()
+        }
+    }
+
+    /// The file and line of a setting; `fallback` where it is not set but by default.
+    pub fn origin(origin: Option<Origin>, fallback: &Path) -> Place {
+        match origin {
+            Some(origin) => Place {
+                line: (origin.line > 0).then_some(origin.line),
+                ..Place::file(origin.file)
+            },
+            None => Place::file(fallback),
+        }
+    }
+
+    pub fn parameter(mut self, name: &str) -> Place {
+        self.parameter = Some(name.to_owned());
+        self
+    }
+
+    pub fn table(mut self, name: &str) -> Place {
+        self.table = Some(name.to_owned());
+        self
+    }
+
+    pub fn row(mut self, key: &str) -> Place {
+        self.row = Some(key.to_owned());
+        self
+    }
+}
+
+/// `FILE:LINE: parameter, table T, row R`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if let Some(file) = &self.file {
+            let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
+            parts.push(format!("{}{line}", file.display()));
+        }
+        parts.extend(self.parameter.clone());
+        parts.extend(self.table.iter().map(|name| format!("table {name}")));
+        parts.extend(self.row.iter().map(|key| format!("row {}", shown(key))));
+        f.write_str(&parts.join(", "))
+    }
+}
+
+/// Text from a database for a terminal: control characters and odd white space are written out.
+pub fn shown(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let plain = c == ' ' || !(c.is_control() || c.is_whitespace());
+            match plain {
+                true => vec![c],
+                false => c.escape_unicode().collect(),
+            }
+        })
+        .collect()
+}
+
+/// A step of the remedy that can be copied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fix {
+    /// A command for a shell, as root.
+    Shell(String),
+    /// A statement for the database, as its administrator.
+    Sql(String),
+}
+
+/// One thing that is wrong, or will surprise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub severity: Severity,
+    /// Its name, the same in every version: docs/check.md lists them.
+    pub code: &'static str,
+    pub place: Place,
+    /// What was found.
+    pub text: String,
+    pub consequence: String,
+    pub remedy: String,
+    /// The remedy as commands, where it can be given so.
+    pub fix: Vec<Fix>,
+}
+
+impl Finding {
+    pub fn new(severity: Severity, code: &'static str, place: Place, text: String) -> Finding {
+        Finding {
+            severity,
+            code,
+            place,
+            text,
+            consequence: String::new(),
+            remedy: String::new(),
+            fix: Vec::new(),
+        }
+    }
+
+    /// What follows from it.
+    pub fn so(mut self, consequence: impl Into<String>) -> Finding {
+        self.consequence = consequence.into();
+        self
+    }
+
+    /// What to do.
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Finding {
+        self.remedy = remedy.into();
+        self
+    }
+
+    pub fn shell(mut self, command: impl Into<String>) -> Finding {
+        self.fix.push(Fix::Shell(command.into()));
+        self
+    }
+
+    pub fn sql(mut self, statement: impl Into<String>) -> Finding {
+        self.fix.push(Fix::Sql(statement.into()));
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.severity.name(), self.code)?;
+        let line = |f: &mut fmt::Formatter<'_>, label: &str, text: &str| match text {
+            "" => Ok(()),
+            text => writeln!(f, "  {label:<12} {text}"),
+        };
+        line(f, "place", &self.place.to_string())?;
+        line(f, "found", &self.text)?;
+        line(f, "consequence", &self.consequence)?;
+        line(f, "remedy", &self.remedy)?;
+        for fix in &self.fix {
+            match fix {
+                Fix::Shell(command) => line(f, "", &format!("# {command}"))?,
+                Fix::Sql(statement) => line(f, "", &format!("sql> {statement}"))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Looked {
+    /// Tables named in the configuration.
+    pub tables: usize,
+    /// Names of domains in lists and tables.
+    pub domains: usize,
+    /// Rows of `virtual_mailbox_maps`.
+    pub mailboxes: usize,
+    /// Rows of `virtual_alias_maps`, those that map a mailbox to itself included.
+    pub aliases: usize,
+}
+
+/// All findings, the worst first.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub findings: Vec<Finding>,
+    pub looked_at: Looked,
+}
+
+impl Report {
+    pub fn add(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// Puts the worst first; those of one severity stay in the order in which they were found.
+    pub fn sort(&mut self) {
+        self.findings.sort_by_key(|finding| finding.severity);
+    }
+
+    pub fn count(&self, severity: Severity) -> usize {
+        let wanted = |finding: &&Finding| finding.severity == severity;
+        self.findings.iter().filter(wanted).count()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(f, "{finding}")?;
+        }
+        let count = |number: usize, one: &str| {
+            let ending = if number == 1 { "" } else { "s" };
+            format!("{number} {one}{ending}")
+        };
+        let Looked {
+            tables,
+            domains,
+            mailboxes,
+            aliases,
+        } = self.looked_at;
+        writeln!(
+            f,
+            "looked at {}, {}, {mailboxes} mailbox row{}, {aliases} alias row{}",
+            count(tables, "table"),
+            count(domains, "domain"),
+            if mailboxes == 1 { "" } else { "s" },
+            if aliases == 1 { "" } else { "s" },
+        )?;
+        if self.findings.is_empty() {
+            return writeln!(f, "found nothing");
+        }
+        writeln!(
+            f,
+            "found {}, {}, {}",
+            count(self.count(Severity::Error), "error"),
+            count(self.count(Severity::Warning), "warning"),
+            count(self.count(Severity::Note), "note"),
+        )
+    }
+}
+
+/// The findings of one kind: the first are told one by one, the others counted.
+pub(crate) struct Capped {
+    limit: usize,
+    told: usize,
+    more: usize,
+    last: Option<Finding>,
+}
+
+impl Capped {
+    pub fn new(limit: usize) -> Capped {
+        Capped {
+            limit,
+            told: 0,
+            more: 0,
+            last: None,
+        }
+    }
+
+    /// Whether the next one would be told: where not, it need not be confirmed.
+    pub fn is_full(&self) -> bool {
+        self.told >= self.limit
+    }
+
+    /// Counts one that is not told.
+    pub fn skip(&mut self) {
+        self.more += 1;
+    }
+
+    pub fn add(&mut self, report: &mut Report, finding: Finding) {
+        if self.is_full() {
+            return self.skip();
+        }
+        self.told += 1;
+        self.last = Some(finding.clone());
+        report.add(finding);
+    }
+
+    /// Says how many were left out.
+    pub fn finish(self, report: &mut Report) {
+        let (Some(last), 1..) = (self.last, self.more) else {
+            return;
+        };
+        let place = Place {
+            row: None,
+            ..last.place
+        };
+        let text = format!("about {} more like the {} above", self.more, self.told);
+        let finding = Finding::new(last.severity, last.code, place, text)
+            .so(last.consequence)
+            .remedy("`postroom check --all` lists them");
+        report.add(finding);
+    }
+}
