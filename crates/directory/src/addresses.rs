@@ -63,6 +63,7 @@ async fn swallowed(directory: &Directory<'_>, report: &mut Report) {
         }
     }
     let mut told = Capped::new(directory.limit);
+    let mut mended = false;
     for (catch_all, (table, mut mailboxes)) in by_domain {
         mailboxes.sort_unstable();
         if told.is_full() {
@@ -81,7 +82,12 @@ async fn swallowed(directory: &Directory<'_>, report: &mut Report) {
         if lost.is_empty() {
             continue;
         }
-        told.add(report, swallow(directory, &catch_all, table, &lost, others));
+        let mut finding = swallow(directory, &catch_all, table, &lost, others);
+        // One table mends all of them.
+        if std::mem::replace(&mut mended, true) {
+            finding.fix.clear();
+        }
+        told.add(report, finding);
     }
     told.finish(report);
 }
@@ -283,7 +289,7 @@ async fn dangling(directory: &mut Directory<'_>, report: &mut Report) {
         .collect();
     for (table, Entry { key, value }) in rows {
         for destination in destinations(&value) {
-            let address = directory.router.rewrite(&destination);
+            let address = directory.canonical(&destination);
             if destination.starts_with('@') || !suspicious(directory, &address).await {
                 continue;
             }
@@ -401,7 +407,12 @@ async fn circles(directory: &Directory<'_>, report: &mut Report) {
     let mut done: HashMap<String, (usize, usize)> = HashMap::new();
     let mut roots: Vec<(usize, String)> = Vec::new();
     for (table, _, rows) in directory.aliases.listed() {
-        let mut keys: Vec<&str> = rows.keys().collect();
+        // Those that lead to themselves and nowhere else lead in no circle.
+        let leads_on = |key: &&str| {
+            let mut found = rows.get(key).into_iter().flatten();
+            found.any(|entry| entry.value != entry.key)
+        };
+        let mut keys: Vec<&str> = rows.keys().filter(leads_on).collect();
         keys.sort_unstable();
         roots.extend(keys.into_iter().map(|key| (table, key.to_owned())));
     }
@@ -422,7 +433,7 @@ async fn circles(directory: &Directory<'_>, report: &mut Report) {
             }
         }
         let (depth, leaves) = done.get(&*fold(&root)).copied().unwrap_or_default();
-        if depth > deepest || leaves > widest {
+        if depth >= deepest || leaves > widest {
             if large.is_full() {
                 large.skip();
             } else if let Some(problem) = unreasonable(directory, &root).await {
@@ -510,7 +521,7 @@ async fn step(directory: &Directory<'_>, address: &str) -> Step {
     for destination in values.iter().flat_map(|value| destinations(value)) {
         let destination = match destination.starts_with('@') {
             true => format!("{local}{destination}"),
-            false => directory.router.rewrite(&destination),
+            false => directory.canonical(&destination),
         };
         match same(&destination, address) {
             true => keeps_itself = true,
@@ -575,7 +586,7 @@ fn stray_spaces(directory: &Directory<'_>, report: &mut Report) {
             }
             let read: Vec<String> = contents::destinations(value)
                 .iter()
-                .map(|address| format!("\"{}\"", shown(&directory.router.rewrite(address))))
+                .map(|address| format!("\"{}\"", shown(&directory.canonical(address))))
                 .collect();
             let finding = Finding::new(
                 Severity::Warning,

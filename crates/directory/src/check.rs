@@ -41,6 +41,14 @@ pub(crate) struct Directory<'a> {
 }
 
 impl Directory<'_> {
+    /// A destination in canonical form.
+    pub fn canonical(&self, destination: &str) -> String {
+        match contents::is_plain(destination) {
+            true => destination.to_owned(),
+            false => self.router.rewrite(destination),
+        }
+    }
+
     /// The row with this key in a table of a list.
     pub fn row_place(&self, maps: &Maps, table: usize, key: &str) -> Place {
         let spec = maps.tables.get(table).map_or("", |(spec, _)| spec);
@@ -119,8 +127,7 @@ async fn look_at_tables(
         };
         match listed {
             Ok(listed) => {
-                let count = listed.as_ref().map(|rows| rows.rows.len());
-                plan::check(table, session, count, report).await;
+                plan::check(table, session, listed.as_ref(), report).await;
                 let Some(listed) = listed else {
                     not_listed(table, report);
                     continue;

@@ -4,19 +4,24 @@
 use serde_json::Value;
 use tables::{Dialect, Session};
 
+use crate::contents::Listed;
 use crate::database::SAMPLE;
 use crate::finding::{Finding, Report, Severity};
 use crate::select::{self, Select};
 use crate::sources::Known;
 
-/// Reports the tables that the query reads from end to end. `rows`: how many rows were listed.
+/// Reports the tables that the query reads from end to end. `listed`: its rows, where they are known.
 pub(crate) async fn check(
     table: &Known,
     session: &mut Session,
-    rows: Option<usize>,
+    listed: Option<&Listed>,
     report: &mut Report,
 ) {
-    let scanned = match scanned_tables(table, session).await {
+    // For a key that is not there a database may see at once that no row fits, and plan nothing.
+    let key = listed.and_then(|listed| listed.rows.first());
+    let key = key.map_or(SAMPLE, |entry| &entry.key);
+    let rows = listed.map(|listed| listed.rows.len());
+    let scanned = match scanned_tables(table, session, key).await {
         Ok(scanned) => scanned,
         Err(problem) => {
             report.add(
@@ -46,12 +51,16 @@ pub(crate) async fn check(
     }
 }
 
-async fn scanned_tables(table: &Known, session: &mut Session) -> Result<Vec<String>, String> {
+async fn scanned_tables(
+    table: &Known,
+    session: &mut Session,
+    key: &str,
+) -> Result<Vec<String>, String> {
     let query = table.source.query().trim().trim_end_matches(';');
     match table.source.dialect() {
         Dialect::MySql => {
             let template = format!("EXPLAIN FORMAT=JSON {query}");
-            let rows = session.ask(&template, SAMPLE, 1).await?;
+            let rows = session.ask(&template, key, 1).await?;
             let plan = plan_of(rows)?;
             let mut found = Vec::new();
             mysql_scans(&plan, &mut found);
@@ -61,7 +70,7 @@ async fn scanned_tables(table: &Known, session: &mut Session) -> Result<Vec<Stri
             // With few rows PostgreSQL reads the table although there is an index.
             session.run("SET enable_seqscan = off", 1).await?;
             let template = format!("EXPLAIN (FORMAT JSON) {query}");
-            let rows = session.ask(&template, SAMPLE, 1).await?;
+            let rows = session.ask(&template, key, 1).await?;
             let plan = plan_of(rows)?;
             let mut found = Vec::new();
             pgsql_scans(&plan, &mut found);
@@ -69,7 +78,7 @@ async fn scanned_tables(table: &Known, session: &mut Session) -> Result<Vec<Stri
         }
         Dialect::Sqlite => {
             let template = format!("EXPLAIN QUERY PLAN {query}");
-            let rows = session.ask(&template, SAMPLE, 4).await?;
+            let rows = session.ask(&template, key, 4).await?;
             let details = rows.into_iter().filter_map(|row| row.into_iter().nth(3)?);
             Ok(details.filter_map(|detail| sqlite_scan(&detail)).collect())
         }

@@ -256,7 +256,7 @@ fn ten_faults_on_mariadb() {
     setup.sql("INSERT INTO virtual_aliases VALUES (8, 1, 'old@example.org', 'gone@example.org')");
     setup.finds_and_mends("alias-dangling");
 
-    setup.sql("INSERT INTO virtual_aliases VALUES (9, 1, 'ping@example.org', 'pong@example.org'), (10, 1, 'pong@example.org', 'PING@example.org'), (11, 1, 'pong@example.org', 'jane@example.org')");
+    setup.sql("INSERT INTO virtual_aliases VALUES (9, 1, 'ping@example.org', 'pong@example.org'), (10, 1, 'pong@example.org', 'PING@example.org'), (11, 1, 'ping@example.org', 'jane@example.org')");
     setup.finds_and_mends("alias-loop");
 
     setup.edit(
@@ -465,9 +465,6 @@ fn a_hundred_thousand_users() {
         "with 100 catch-alls that swallow, --all: {:.1?}",
         start.elapsed()
     );
-    assert_eq!(
-        text.matches("error: mailbox-swallowed").count(),
-        101,
-        "{text}"
-    );
+    // Those of d7.example have lost all their mailboxes; example.net has one.
+    assert_eq!(text.matches("error: mailbox-swallowed").count(), 100);
 }
