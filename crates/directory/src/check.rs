@@ -79,6 +79,7 @@ pub async fn check(config: &Config, own_addresses: Vec<IpAddr>, options: Options
                 report.add(finding);
             }
         }
+        Ok(_) if !report.may_look_up() => {}
         Ok(router) => {
             let mut directory = Directory {
                 router,

@@ -2,6 +2,7 @@
 
 use tables::{Dialect, Session};
 
+use crate::files;
 use crate::finding::{Finding, Report, Severity};
 use crate::select;
 use crate::sources::Known;
@@ -188,11 +189,14 @@ fn unquoted(table: &Known) -> Finding {
     )
     .so("the database rejects most addresses, and mail for them is answered 451; whoever sends mail can write into the statement")
     .remedy("put single quotes around it: '%s'");
-    match (&table.file, place.line, place.parameter.as_deref()) {
-        (Some(file), Some(line), Some("query")) => finding.shell(format!(
-            "sed -i -E \"{line}s/(^|[^'])%([sud])([^']|$)/\\1'%\\2'\\3/g\" {}",
-            file.path().display()
-        )),
+    let file = table.file.as_ref().map(|file| file.path());
+    match (file, place.line) {
+        // Not where the statement goes on in other lines.
+        (Some(file), Some(line)) if files::line_has(file, line, table.source.query()) => finding
+            .shell(format!(
+                "sed -i -E \"{line}s/(^|[^'])%([sud])([^']|$)/\\1'%\\2'\\3/g\" {}",
+                files::quoted(file)
+            )),
         _ => finding,
     }
 }
@@ -200,6 +204,9 @@ fn unquoted(table: &Known) -> Finding {
 fn rejected(table: &Known, problem: &str) -> Finding {
     let has = |words: &[&str]| words.iter().any(|word| problem.contains(word));
     let (user, _) = table.source.user_and_database(0);
+    if has(&["READ ONLY transaction", "read-only transaction"]) {
+        return writes(table);
+    }
     let denied = has(&["command denied", "permission denied"]);
     let (code, remedy) = if denied {
         (
@@ -240,6 +247,21 @@ fn rejected(table: &Known, problem: &str) -> Finding {
         }
         _ => finding,
     }
+}
+
+/// A query that changes the database: no lookup may be made then.
+pub const QUERY_WRITES: &str = "query-writes";
+
+/// The session is read-only, lookups are not: the query itself may be good.
+fn writes(table: &Known) -> Finding {
+    Finding::new(
+        Severity::Warning,
+        QUERY_WRITES,
+        table.query_place(),
+        "the query changes the database, so `check` made no lookups".to_owned(),
+    )
+    .so("one message makes the same lookup several times, and so do `postmap -q` and `explain`; domains, mailboxes and aliases were not looked through")
+    .remedy("let lookups read only")
 }
 
 /// Privileges that change data, tables or rights.

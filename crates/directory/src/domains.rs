@@ -235,6 +235,10 @@ fn in_two(directory: &Directory<'_>, first: &List, second: &List, domain: &str) 
         (false, Class::VirtualAlias) => format!(
             "delete the row with the key {domain}; with no domains for aliases alone, set virtual_alias_domains to nothing"
         ),
+        (true, _) if !mentions(directory, first, domain) => format!(
+            "take {domain} out of {}, where $myhostname, $mydomain or the like stands for it",
+            first.parameter
+        ),
         _ => format!("take {domain} out of {}", first.parameter),
     };
     let raw = directory.config.raw(first.parameter).unwrap_or_default();
@@ -254,6 +258,14 @@ fn in_two(directory: &Directory<'_>, first: &List, second: &List, domain: &str) 
         )),
         false => finding,
     }
+}
+
+/// Whether main.cf has the domain in the list by its own name.
+fn mentions(directory: &Directory<'_>, list: &List, domain: &str) -> bool {
+    let raw = directory.config.raw(list.parameter).unwrap_or_default();
+    config::split_list(raw)
+        .iter()
+        .any(|word| fold(word) == domain)
 }
 
 /// RFC 5321 4.5.1: every domain that receives mail has a postmaster.

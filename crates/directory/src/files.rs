@@ -111,6 +111,13 @@ pub(crate) fn quoted(path: &Path) -> String {
     }
 }
 
+/// Whether a line of a file, counted from 1, has the text.
+pub(crate) fn line_has(path: &Path, line: usize, text: &str) -> bool {
+    let content = std::fs::read_to_string(path).unwrap_or_default();
+    let wanted = line.checked_sub(1).and_then(|at| content.lines().nth(at));
+    wanted.is_some_and(|line| line.contains(text))
+}
+
 fn table_file(table: &Known, path: &Path, trusted: &Trusted, report: &mut Report) {
     if table.is_set("password")
         && let Some((who, mode)) = trusted.others(path, true)
@@ -265,10 +272,14 @@ fn outside(table: &Known, shown: &str, socket: &Path, service: &str) -> Finding 
         "write hosts = {tcp}, which is reached by TCP; or put `n` into the chroot column of the service; or name the table with proxy: in front"
     ));
     match (&table.file, place.line) {
-        (Some(file), Some(line)) if tcp == "127.0.0.1" => finding.shell(format!(
-            "sed -i '{line}s/localhost/127.0.0.1/' {}",
-            quoted(file.path())
-        )),
+        (Some(file), Some(line))
+            if tcp == "127.0.0.1" && line_has(file.path(), line, "localhost") =>
+        {
+            finding.shell(format!(
+                "sed -i '{line}s/localhost/127.0.0.1/' {}",
+                quoted(file.path())
+            ))
+        }
         _ => finding,
     }
 }

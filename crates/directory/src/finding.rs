@@ -166,25 +166,39 @@ impl Finding {
     }
 }
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}", self.severity.name(), self.code)?;
-        let line = |f: &mut fmt::Formatter<'_>, label: &str, text: &str| match text {
-            "" => Ok(()),
-            text => writeln!(f, "  {label:<12} {text}"),
-        };
-        line(f, "place", &self.place.to_string())?;
-        line(f, "found", &self.text)?;
-        line(f, "consequence", &self.consequence)?;
-        line(f, "remedy", &self.remedy)?;
-        for fix in &self.fix {
-            match fix {
-                Fix::Shell(command) => line(f, "", &format!("# {command}"))?,
-                Fix::Sql(statement) => line(f, "", &format!("sql> {statement}"))?,
-            }
-        }
-        Ok(())
+impl Finding {
+    /// Whether both are told in one go: only the places differ.
+    fn goes_with(&self, other: &Finding) -> bool {
+        self.severity == other.severity
+            && self.code == other.code
+            && self.consequence == other.consequence
+            && self.remedy == other.remedy
     }
+}
+
+/// Findings of one kind with the same consequence and remedy, as text.
+fn write_group(f: &mut fmt::Formatter<'_>, group: &[Finding]) -> fmt::Result {
+    let line = |f: &mut fmt::Formatter<'_>, label: &str, text: &str| match text {
+        "" => Ok(()),
+        text => writeln!(f, "  {label:<12} {text}"),
+    };
+    let Some(first) = group.first() else {
+        return Ok(());
+    };
+    writeln!(f, "{}: {}", first.severity.name(), first.code)?;
+    for finding in group {
+        line(f, "place", &finding.place.to_string())?;
+        line(f, "found", &finding.text)?;
+    }
+    line(f, "consequence", &first.consequence)?;
+    line(f, "remedy", &first.remedy)?;
+    for fix in group.iter().flat_map(|finding| &finding.fix) {
+        match fix {
+            Fix::Shell(command) => line(f, "", &format!("# {command}"))?,
+            Fix::Sql(statement) => line(f, "", &format!("sql> {statement}"))?,
+        }
+    }
+    Ok(())
 }
 
 /// How much was looked at.
@@ -212,6 +226,12 @@ impl Report {
         self.findings.push(finding);
     }
 
+    /// Whether lookups change nothing, as far as is known: otherwise none must be made.
+    pub fn may_look_up(&self) -> bool {
+        let writes = |finding: &Finding| finding.code == crate::database::QUERY_WRITES;
+        !self.findings.iter().any(writes)
+    }
+
     /// Puts the worst first; those of one severity stay in the order in which they were found.
     pub fn sort(&mut self) {
         self.findings.sort_by_key(|finding| finding.severity);
@@ -225,8 +245,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for finding in &self.findings {
-            writeln!(f, "{finding}")?;
+        for group in self.findings.chunk_by(Finding::goes_with) {
+            write_group(f, group)?;
+            writeln!(f)?;
         }
         let count = |number: usize, one: &str| {
             let ending = if number == 1 { "" } else { "s" };

@@ -122,6 +122,11 @@ struct Effect {
 /// By a part of the name: the first that fits counts.
 const EFFECTS: &[(&[&str], Severity, &str)] = &[
     (
+        &["mailbox_size_limit"],
+        Severity::Note,
+        "harmless: it is about local mailboxes, and there are none",
+    ),
+    (
         &["_tls_", "tls_", "tlsproxy"],
         Severity::Warning,
         "TLS does not do what this setting says; see docs/configuration.md",
@@ -243,6 +248,7 @@ fn without_effect(config: &Config, report: &mut Report) {
         })
     });
     let overrides: Vec<(String, Place)> = overrides.collect();
+    let mut found = Vec::new();
     for (name, place) in main.into_iter().chain(overrides) {
         let Some(param) = params::find(&name).filter(|param| !param.honoured) else {
             continue;
@@ -264,8 +270,11 @@ fn without_effect(config: &Config, report: &mut Report) {
             Severity::Note => "none needed; Postfix reads it from the same file",
             _ => "see docs/configuration.md for what there is in its place",
         };
-        report.add(finding.so(consequence).remedy(remedy));
+        found.push(finding.so(consequence).remedy(remedy));
     }
+    // Those with one consequence are told together.
+    found.sort_by(|a, b| a.consequence.cmp(&b.consequence));
+    found.into_iter().for_each(|finding| report.add(finding));
 }
 
 /// Programs of Postfix that Postroom does inside one process, or serves.

@@ -189,6 +189,8 @@ fn parameters(config: &Config) -> Vec<String> {
     let more = config
         .names()
         .filter(|name| !ALWAYS.contains(name) && !unread.contains(name))
+        // Programs that are not here make these when they need them.
+        .filter(|name| !name.contains("_cache_") && *name != "address_verify_map")
         .filter(|name| config::params::find(name).is_some() || is_class(config, name));
     names.extend(more.map(str::to_owned));
     names

@@ -398,6 +398,33 @@ fn a_query_of_another_shape_is_told_and_followed() {
 }
 
 #[test]
+fn nothing_is_changed() {
+    let setup = Setup::clean();
+    setup.sql("DROP INDEX aliases; INSERT INTO virtual_aliases (source, destination) VALUES ('Old@example.org', 'gone@example.org')");
+    let files = || -> Vec<(String, Vec<u8>, u64)> {
+        let entries = fs::read_dir(setup.dir.path())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut files: Vec<_> = entries
+            .map(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
+                let since =
+                    modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+                let content = fs::read(entry.path()).unwrap_or_default();
+                (name, content, since.map_or(0, |time| time.as_secs()))
+            })
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    assert_ne!(codes(&report(setup.dir.path())), Vec::<String>::new());
+    assert!(before == files(), "a file was changed");
+}
+
+#[test]
 fn arguments() {
     let setup = Setup::clean();
     for (arguments, status) in [(&["--help"][..], 0), (&["--nonsense"], 64), (&["x"], 64)] {

@@ -211,6 +211,13 @@ fn ten_faults_on_mariadb() {
     let setup = Setup::mariadb("check_ten");
     setup.is_clean("as it was made");
 
+    setup.sql("GRANT INSERT, UPDATE, DELETE ON check_ten.* TO 'check_ten'@'%'");
+    setup.finds("database-user-may-write");
+    snapshot("mariadb-database-user-may-write", &setup.shown(), true);
+    setup.finds_and_mends("database-user-may-write");
+    setup.sql("GRANT ALL ON check_ten.* TO 'check_ten'@'%'");
+    setup.finds_and_mends("database-user-may-write");
+
     set_mode(&setup.dir.join("users.cf"), 0o644);
     setup.finds("password-readable");
     snapshot("mariadb-password-readable", &setup.shown(), true);
@@ -273,16 +280,6 @@ fn ten_faults_on_mariadb() {
 
     setup.edit("domains.cf", "name='%s'", "name=%s");
     setup.finds_and_mends("unquoted-key");
-
-    setup.sql(
-        "GRANT INSERT, UPDATE, DELETE ON check_ten.* TO 'check_ten'@'%', 'check_ten'@'localhost'",
-    );
-    setup.finds("database-user-may-write");
-    snapshot("mariadb-database-user-may-write", &setup.shown(), true);
-    // The server knows us as one of the two.
-    setup.finds_and_mends("database-user-may-write");
-    setup.sql("GRANT ALL ON check_ten.* TO 'check_ten'@'%', 'check_ten'@'localhost'");
-    setup.finds_and_mends("database-user-may-write");
 }
 
 #[test]
@@ -318,6 +315,25 @@ fn what_mariadb_refuses() {
         setup.finds(expected);
         setup.edit("users.cf", to, from);
     }
+    // A query that writes is not run: `check` changes nothing.
+    setup.sql(
+        "CREATE TABLE seen (k VARCHAR(100));
+         DELIMITER //
+         CREATE PROCEDURE look(wanted VARCHAR(100)) SQL SECURITY DEFINER
+           BEGIN INSERT INTO seen VALUES (wanted); SELECT 1 FROM virtual_users WHERE email = wanted; END//
+         DELIMITER ;",
+    );
+    setup.sql(
+        "GRANT EXECUTE ON check_refuses.* TO 'check_refuses'@'%', 'check_refuses'@'localhost'",
+    );
+    let query = "SELECT 1 FROM virtual_users WHERE email='%s'";
+    setup.edit("users.cf", query, "CALL look('%s')");
+    assert!(codes(&report(setup.dir.path())).contains(&"query-writes".to_owned()));
+    assert_eq!(
+        server.run_sql("check_refuses", "SELECT COUNT(*) FROM seen"),
+        "0\n"
+    );
+    setup.edit("users.cf", "CALL look('%s')", query);
     // One host of two: lookups go on.
     setup.edit(
         "users.cf",

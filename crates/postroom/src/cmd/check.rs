@@ -111,7 +111,9 @@ fn report(request: &Request) -> Result<Report, String> {
         false => Options::default(),
     };
     let mut report = runtime.block_on(directory::check(&config, own, options));
-    runtime.block_on(relays(&config, &environment, &mut report));
+    if report.may_look_up() {
+        runtime.block_on(relays(&config, &environment, &mut report));
+    }
     at_start(&config, &environment, &mut report);
     report.sort();
     Ok(report)
