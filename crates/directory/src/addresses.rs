@@ -443,7 +443,7 @@ async fn circles(directory: &Directory<'_>, report: &mut Report) {
                     directory.row_place(&directory.aliases, table, &key),
                     problem,
                 )
-                .so("mail for it is answered 451 Alias expansion error; Postfix accepts it and keeps it in the queue")
+                .so("mail for it is answered 451 4.6.0 Alias expansion error; Postfix says so after DATA, to all recipients of the message")
                 .remedy("make the list smaller or the chain shorter, or raise the limit");
                 large.add(report, finding);
             }
@@ -550,7 +550,7 @@ async fn circle(directory: &Directory<'_>, turn: &[String]) -> Option<Finding> {
         place,
         format!("aliases lead in a circle: {} -> {first}", turn.join(" -> ")),
     )
-    .so("mail for these addresses is answered 451 Alias expansion error; Postfix accepts it and keeps it in the queue")
+    .so("mail for these addresses is answered 451 4.6.0 Alias expansion error; Postfix says so after DATA, to all recipients of the message")
     .remedy("delete one of the aliases, or let one lead elsewhere");
     Some(
         match table.and_then(|table| directory.delete_row(table, first, second)) {

@@ -55,7 +55,7 @@ impl Directory<'_> {
         let known = self.known.iter().find(|known| known.source.spec() == spec);
         match known {
             Some(known) => known.query_place().table(&domains::table_name(known)),
-            None => Place::default().table(spec),
+            None => sources::text_place(spec),
         }
         .row(key)
     }
@@ -116,10 +116,11 @@ async fn look_at_tables(
 ) -> HashMap<String, Arc<Listed>> {
     let mut all = HashMap::new();
     for (index, table) in known.iter().enumerate() {
+        let quoted = database::check_quotes(table, report);
         let Some(session) = databases.session(index) else {
             continue;
         };
-        if !database::try_query(table, session, report).await {
+        if !quoted || !database::try_query(table, session, report).await {
             continue;
         }
         let listed = match wanted(table) {

@@ -150,14 +150,12 @@ fn unreachable(table: &Known, host: usize, problem: &str, others: bool) -> Findi
     .remedy(remedy)
 }
 
-/// Runs the table's query once. Whether the database accepts it.
-pub(crate) async fn try_query(table: &Known, session: &mut Session, report: &mut Report) -> bool {
+/// Whether the key stands in quotes that make it a text.
+pub(crate) fn check_quotes(table: &Known, report: &mut Report) -> bool {
     let quoting = select::quoting(table.source.query(), table.is_mysql());
     if quoting.bare {
         report.add(unquoted(table));
-        return false;
-    }
-    if quoting.as_name {
+    } else if quoting.as_name {
         report.add(
             Finding::new(
                 Severity::Error,
@@ -168,8 +166,12 @@ pub(crate) async fn try_query(table: &Known, session: &mut Session, report: &mut
             .so("lookups are rejected, or compare the column with itself")
             .remedy("write '%s' with single quotes"),
         );
-        return false;
     }
+    !quoting.bare && !quoting.as_name
+}
+
+/// Runs the table's query once. Whether the database accepts it.
+pub(crate) async fn try_query(table: &Known, session: &mut Session, report: &mut Report) -> bool {
     match session.ask(table.source.query(), SAMPLE, 1).await {
         Ok(_) => true,
         Err(problem) => {

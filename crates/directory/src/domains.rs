@@ -13,7 +13,7 @@ use tables::Tables;
 use crate::check::Directory;
 use crate::contents::{Contents, Listed, Maps};
 use crate::finding::{Capped, Finding, Place, Report, Severity};
-use crate::sources::Known;
+use crate::sources::{self, Known};
 
 /// The four lists, in the order in which Postfix asks them.
 const LISTS: [(&str, Class); 4] = [
@@ -152,14 +152,10 @@ fn place(directory: &Directory<'_>, list: &List, domain: &str) -> Place {
     });
     match (known, table) {
         (Some(known), _) => known.query_place().table(&table_name(known)).row(domain),
-        (None, table) => {
+        (None, Some(spec)) => sources::text_place(spec).row(domain),
+        (None, None) => {
             let origin = config.origin(list.parameter);
-            let place = Place::origin(origin, &config.dir().join("main.cf"));
-            let place = place.parameter(list.parameter);
-            match table {
-                Some(spec) => place.table(spec).row(domain),
-                None => place,
-            }
+            Place::origin(origin, &config.dir().join("main.cf")).parameter(list.parameter)
         }
     }
 }
@@ -271,11 +267,15 @@ fn mentions(directory: &Directory<'_>, list: &List, domain: &str) -> bool {
 /// RFC 5321 4.5.1: every domain that receives mail has a postmaster.
 async fn postmasters(directory: &Directory<'_>, report: &mut Report) {
     let mut told = Capped::new(directory.limit);
-    for list in &directory.domains.lists {
+    for (at, list) in directory.domains.lists.iter().enumerate() {
         if !matches!(list.class, Class::VirtualAlias | Class::VirtualMailbox) {
             continue;
         }
-        for domain in list.names.keys().filter(|name| name.contains('.')) {
+        let earlier = &directory.domains.lists[..at];
+        let first_here = |name: &&String| {
+            name.contains('.') && !earlier.iter().any(|list| list.names.contains_key(*name))
+        };
+        for domain in list.names.keys().filter(first_here) {
             let address = format!("postmaster@{domain}");
             let extensions = directory.router.extensions();
             if directory.aliases.find(&address, extensions).await.is_some()

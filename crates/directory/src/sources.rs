@@ -239,3 +239,12 @@ fn unusable(config: &Config, spec: &str, users: &[User], problem: &str) -> Findi
     .so("every lookup in it fails: mail that needs it is answered 451 or waits in the queue")
     .remedy(format!("correct the table, or take it out of {parameter}"))
 }
+
+/// The place of a table that is in no database: its file, where it has one.
+pub(crate) fn text_place(spec: &str) -> Place {
+    let bare = spec.strip_prefix("proxy:").unwrap_or(spec);
+    match bare.split_once(':') {
+        Some((_, path)) if path.starts_with('/') => Place::file(path),
+        _ => Place::default().table(spec),
+    }
+}

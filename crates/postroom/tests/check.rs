@@ -105,6 +105,11 @@ impl Setup {
         let mut kinds = codes(&found);
         kinds.dedup();
         assert_eq!(kinds, [code], "{name}: {found:#}");
+        for finding in findings::findings(&found) {
+            for part in ["text", "consequence", "remedy"] {
+                assert_ne!(finding[part], "", "{name} has no {part}");
+            }
+        }
         let (text, status) = self.shown();
         assert_eq!(status, Some(i32::from(errors)), "{name}");
         snapshot(name, &text, in_manual);
@@ -268,6 +273,12 @@ fn missing_tables_columns_and_files() {
         ),
         ("main.cf", "permit_mynetworks,", "permit,", "open-relay"),
         ("main.cf", "127.0.0.0/8", "0.0.0.0/0", "open-relay"),
+        (
+            "main.cf",
+            "permit_mynetworks,",
+            "permit_my_networks,",
+            "setting-wrong",
+        ),
     ] {
         let setup_text = fs::read_to_string(setup.dir.join(file)).unwrap_or_default();
         setup.edit(file, from, to);
@@ -276,6 +287,8 @@ fn missing_tables_columns_and_files() {
             codes(&found).iter().any(|known| known == code),
             "{code}: {found:#}"
         );
+        let told = |finding: &serde_json::Value| finding["remedy"] != "" && finding["text"] != "";
+        assert!(findings::findings(&found).iter().all(told), "{found:#}");
         setup.dir.write(file, setup_text);
     }
     setup.is_clean("all taken back");
@@ -293,6 +306,91 @@ fn a_database_that_others_may_write() {
     );
     setup.mode("mail.sqlite", 0o604);
     assert_eq!(codes(&report(setup.dir.path())), ["database-readable"]);
+}
+
+/// What can be told without a database, of tables in all places.
+#[test]
+fn tables_whose_database_is_away() {
+    let setup = Setup::clean();
+    let root = setup.dir.str().to_owned();
+    let users = format!("sqlite:{root}/users.cf");
+    setup.edit(
+        "main.cf",
+        &format!("virtual_mailbox_maps = {users}"),
+        &format!(
+            "virtual_mailbox_maps = mysql:users\nusers_user = u\nusers_password = hush\nusers_hosts = 127.0.0.1:{}\n\
+             users_dbname = x\nusers_query = SELECT 1 FROM users WHERE email=%s",
+            testkit::dead_port()
+        ),
+    );
+    let found = report(setup.dir.path());
+    let places: Vec<(&str, &str)> = findings::findings(&found)
+        .iter()
+        .map(|finding| {
+            let parameter = finding["place"]["parameter"].as_str().unwrap_or_default();
+            (finding["code"].as_str().unwrap_or_default(), parameter)
+        })
+        .collect();
+    for expected in [
+        ("password-readable", "users_password"),
+        ("database-unreachable", "users_hosts"),
+        ("unquoted-key", "users_query"),
+    ] {
+        assert!(places.contains(&expected), "{expected:?}: {found:#}");
+    }
+    assert!(
+        !found.to_string().contains("hush"),
+        "a password in {found:#}"
+    );
+}
+
+/// Tables that are no database: their rows are known too.
+#[test]
+fn text_tables() {
+    let setup = Setup::clean();
+    let root = setup.dir.str().to_owned();
+    setup
+        .dir
+        .write("users", "john@example.org 1\nbob@example.net 1\n");
+    setup.dir.write(
+        "aliases",
+        "postmaster@example.org john@example.org\n@example.net john@example.org\nexample.com x\n\
+         info@example.org @example.net\nlist@example.org john@example.org, gone@example.org\n",
+    );
+    let (users, aliases) = (
+        format!("sqlite:{root}/users.cf"),
+        format!("sqlite:{root}/aliases.cf, sqlite:{root}/email2email.cf"),
+    );
+    setup.edit("main.cf", &users, &format!("hash:{root}/users"));
+    setup.edit("main.cf", &aliases, &format!("texthash:{root}/aliases"));
+    setup.edit("main.cf", "virtual_alias_domains =\n", "");
+    setup.edit(
+        "main.cf",
+        "virtual_mailbox_domains = ",
+        "virtual_mailbox_domains = example.com, ",
+    );
+    let found = report(setup.dir.path());
+    let told: Vec<(&str, &str)> = findings::findings(&found)
+        .iter()
+        .map(|finding| {
+            let row = finding["place"]["row"].as_str().unwrap_or_default();
+            (finding["code"].as_str().unwrap_or_default(), row)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("domain-in-two-classes", "example.com"),
+            ("mailbox-swallowed", "@example.net"),
+            ("alias-dangling", "list@example.org"),
+            ("no-postmaster", "example.com"),
+        ],
+        "{found:#}"
+    );
+    assert_eq!(
+        findings::findings(&found)[2]["place"]["file"],
+        format!("{root}/aliases")
+    );
 }
 
 #[test]

@@ -238,6 +238,10 @@ fn ten_faults_on_mariadb() {
     setup.edit("master.cf", "cleanup unix n - n", "cleanup unix n - y");
     setup.finds("socket-outside-chroot");
     snapshot("mariadb-socket-outside-chroot", &setup.shown(), true);
+    let spec = format!("mysql:{}/aliases.cf", setup.dir.str());
+    setup.edit("main.cf", &spec, &format!("proxy:{spec}"));
+    setup.is_clean("proxymap, which is in no chroot");
+    setup.edit("main.cf", &format!("proxy:{spec}"), &spec);
     setup.finds_and_mends("socket-outside-chroot");
 
     setup.sql("DROP INDEX domain_name ON virtual_domains; DROP INDEX user_email ON virtual_users; DROP INDEX alias_source ON virtual_aliases;");

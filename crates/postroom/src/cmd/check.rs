@@ -199,14 +199,17 @@ fn at_start(config: &Config, environment: &Environment, report: &mut Report) {
     match Generation::build(config.clone(), environment) {
         Err(problems) => {
             for problem in problems {
-                let finding = Finding::new(
-                    Severity::Error,
-                    "setting-wrong",
-                    main_cf(),
-                    problem.to_string(),
-                );
+                // `file:line: parameter = value: what is wrong; what to do`
+                let whole = problem.to_string();
+                let (text, remedy) = whole
+                    .rsplit_once("; ")
+                    .unwrap_or((&whole, "correct the setting; postconf(5) describes it"));
+                let finding =
+                    Finding::new(Severity::Error, "setting-wrong", main_cf(), text.to_owned());
                 report.add(
-                    finding.so("`postroom serve` refuses to start, or to take the change over"),
+                    finding
+                        .so("`postroom serve` refuses to start, or to take the change over")
+                        .remedy(remedy),
                 );
             }
         }
