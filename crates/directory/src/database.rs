@@ -144,7 +144,10 @@ fn unreachable(table: &Known, host: usize, problem: &str, others: bool) -> Findi
         severity,
         code,
         table.place(parameter),
-        format!("no session with the database{at}: {problem}"),
+        format!(
+            "no session with the database{at}: {}",
+            problem.replace('\n', " ")
+        ),
     )
     .so(consequence)
     .remedy(remedy)
@@ -237,7 +240,7 @@ fn rejected(table: &Known, problem: &str) -> Finding {
         Severity::Error,
         code,
         table.query_place(),
-        format!("the database rejects the query: {problem}"),
+        format!("the database rejects the query: {}", problem.replace('\n', " ")),
     )
     .so("every lookup in this table fails: mail that needs it is answered 451 or waits in the queue")
     .remedy(remedy);

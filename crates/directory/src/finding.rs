@@ -180,7 +180,7 @@ impl Finding {
 fn write_group(f: &mut fmt::Formatter<'_>, group: &[Finding]) -> fmt::Result {
     let line = |f: &mut fmt::Formatter<'_>, label: &str, text: &str| match text {
         "" => Ok(()),
-        text => writeln!(f, "  {label:<12} {text}"),
+        text => writeln!(f, "  {label:<12} {}", shown(text)),
     };
     let Some(first) = group.first() else {
         return Ok(());
@@ -331,5 +331,60 @@ impl Capped {
             .so(last.consequence)
             .remedy("`postroom check --all` lists them");
         report.add(finding);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_cannot_write_to_the_terminal() {
+        let mut report = Report::default();
+        let place = Place::default().table("t").row("a\u{1b}[2J\u{a0}b");
+        let text = "the alias x leads to \u{1b}]0;title\u{7}".to_owned();
+        report.add(Finding::new(Severity::Note, "x", place, text).so("a\rb"));
+        let text = report.to_string();
+        assert!(text.contains("row a\\u{1b}[2J\\u{a0}b"), "{text}");
+        assert!(
+            !text.contains(['\u{1b}', '\r', '\u{7}', '\u{a0}']),
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn the_worst_comes_first_and_like_goes_with_like() {
+        let finding = |severity, file: &str| {
+            Finding::new(severity, "x", Place::file(file), format!("found {file}")).so("then")
+        };
+        let mut report = Report::default();
+        report.add(finding(Severity::Note, "a"));
+        report.add(finding(Severity::Error, "b"));
+        report.add(finding(Severity::Error, "c").sql("SELECT 1;"));
+        report.sort();
+        let expected = "error: x\n  place        b\n  found        found b\n  place        c\n  found        found c\n  \
+             consequence  then\n               sql> SELECT 1;\n\n\
+             note: x\n  place        a\n  found        found a\n  consequence  then\n\n\
+             looked at 0 tables, 0 domains, 0 mailbox rows, 0 alias rows\n\
+             found 2 errors, 0 warnings, 1 note\n";
+        assert_eq!(report.to_string(), expected);
+    }
+
+    #[test]
+    fn beyond_the_limit_they_are_counted() {
+        let mut report = Report::default();
+        let mut capped = Capped::new(2);
+        for row in 0..5 {
+            let place = Place::default().row(&row.to_string());
+            capped.add(
+                &mut report,
+                Finding::new(Severity::Error, "x", place, "t".into()),
+            );
+        }
+        assert!(capped.is_full());
+        capped.finish(&mut report);
+        let texts: Vec<&str> = report.findings.iter().map(|f| f.text.as_str()).collect();
+        assert_eq!(texts, ["t", "t", "about 3 more like the 2 above"]);
+        assert_eq!(report.findings[2].place.row, None);
     }
 }

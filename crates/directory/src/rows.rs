@@ -29,6 +29,9 @@ pub(crate) async fn check(
     accents(known, listed, &table, session, limit, report).await;
 }
 
+/// After so many keys of a kind that behave alike, the column's collation is known.
+const ENOUGH: usize = 20;
+
 /// Keys with capital letters or white space, where the collation distinguishes them.
 async fn unfindable(
     known: &Known,
@@ -38,10 +41,20 @@ async fn unfindable(
     report: &mut Report,
 ) {
     let mut told = Capped::new(limit);
+    // Capital letters, white space before the key, white space behind it.
+    let mut found_all_the_same = [0; 3];
     for Entry { key, .. } in &listed.rows {
         let tidy = key.trim();
         let wanted = fold(tidy);
-        if *wanted == **key || table.is_pattern() {
+        if *wanted == **key {
+            continue;
+        }
+        let kind = match (tidy == key, key.trim_start() == key) {
+            (true, _) => 0,
+            (false, false) => 1,
+            (false, true) => 2,
+        };
+        if found_all_the_same[kind] >= ENOUGH {
             continue;
         }
         if told.is_full() {
@@ -49,6 +62,7 @@ async fn unfindable(
             continue;
         }
         if !matches!(table.lookup(&wanted).await, Ok(None)) {
+            found_all_the_same[kind] += 1;
             continue;
         }
         let (why, function) = match tidy == key {
@@ -115,9 +129,10 @@ async fn accents(
         return;
     }
     let mut told = Capped::new(limit);
+    let mut told_apart = 0;
     for Entry { key, .. } in listed.rows.iter().filter(|entry| !entry.key.is_ascii()) {
         let bare = without_accents(&fold(key));
-        if bare == *fold(key) {
+        if bare == *fold(key) || told_apart >= ENOUGH {
             continue;
         }
         if told.is_full() {
@@ -125,6 +140,7 @@ async fn accents(
             continue;
         }
         if !matches!(table.lookup(&bare).await, Ok(Some(_))) {
+            told_apart += 1;
             continue;
         }
         let both = match listed.has(&bare) {

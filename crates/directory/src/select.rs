@@ -135,14 +135,8 @@ pub(crate) fn parse(text: &str, mysql: bool) -> Result<Select, &'static str> {
     {
         return Err("its columns are not named");
     }
-    if tokens[first..from]
-        .iter()
-        .chain(&tokens[from..place])
-        .any(|token| {
-            token.kind == Kind::Part
-                || token.kind == Kind::Text && has_part(&text[token.range.clone()])
-        })
-    {
+    let outside = [&tokens[first..place], &tokens[end..]].concat();
+    if uses_key(text, &outside) {
         return Err("the key is used outside WHERE");
     }
     let (conditions, key) = conditions(text, &tokens[place + 1..end])?;
@@ -291,11 +285,7 @@ fn conditions(text: &str, tokens: &[Token]) -> Result<(Vec<String>, Key), &'stat
         if at_top("OR") || at_top("BETWEEN") || at_top("XOR") {
             return Err("WHERE has more than conditions joined by AND");
         }
-        let uses_key = condition.iter().any(|token| {
-            token.kind == Kind::Part
-                || token.kind == Kind::Text && has_part(&text[token.range.clone()])
-        });
-        if !uses_key {
+        if !uses_key(text, condition) {
             plain.push(slice(text, condition));
             continue;
         }
@@ -336,7 +326,7 @@ fn comparison<'a>(text: &'a str, condition: &[Token]) -> Result<(String, &'a str
     let outer = expression
         .iter()
         .any(|token| token.depth == base && strange(token));
-    if expression.is_empty() || outer {
+    if expression.is_empty() || outer || uses_key(text, expression) {
         return Err(shape);
     }
     let range = literal.range.start + 1..literal.range.end - 1;
@@ -403,6 +393,13 @@ fn slice(text: &str, tokens: &[Token]) -> String {
 
 fn is_word(text: &str, token: &Token, word: &str) -> bool {
     token.kind == Kind::Word && text[token.range.clone()].eq_ignore_ascii_case(word)
+}
+
+/// Whether a part of the key stands anywhere in the tokens.
+fn uses_key(text: &str, tokens: &[Token]) -> bool {
+    tokens
+        .iter()
+        .any(|token| has_part(&text[token.range.clone()]))
 }
 
 /// Whether a text asks for a part of the key.
@@ -585,6 +582,28 @@ mod tests {
         let select = parse("SELECT 1 FROM users WHERE lower(email)='%s'", false).expect("SELECT");
         assert_eq!(select.compared_in("users"), ["lower(email)"]);
         assert_eq!(select.only_table(), Some("users"));
+    }
+
+    proptest::proptest! {
+        /// Whatever stands in a table file: no panic, and a listing asks for no key.
+        #[test]
+        fn any_text(words in proptest::collection::vec(
+            r#"SELECT|FROM|WHERE|AND|OR|ORDER BY|LIMIT|DISTINCT|JOIN|ON|AS|'%s'|'%u'|'%d'|%s|%%|=|,|\(|\)|'|"|`|``|\.|a\.b|1|ß|[\PC]"#,
+            0..24,
+        ), mysql: bool) {
+            let text = words.join(" ");
+            quoting(&text, mysql);
+            if let Ok(select) = parse(&text, mysql) {
+                proptest::prop_assert!(!has_part(&select.listing()), "{}", select.listing());
+            }
+            let text = format!("SELECT a FROM t WHERE {} AND k='%s'", words.join(""));
+            if let Ok(select) = parse(&text, mysql) {
+                proptest::prop_assert!(!has_part(&select.listing()), "{}", select.listing());
+                select.selecting_key();
+                select.joined_columns("t");
+                select.compared_in("t");
+            }
+        }
     }
 
     #[test]

@@ -434,6 +434,18 @@ fn faults_on_postgresql() {
     setup.sql("REVOKE SELECT ON virtual_domains FROM check_pg");
     setup.finds_and_mends("query-denied");
 
+    setup.sql(
+        "CREATE TABLE seen (k TEXT);
+         CREATE FUNCTION look(k text) RETURNS int LANGUAGE sql SECURITY DEFINER
+           AS 'INSERT INTO seen VALUES (k) RETURNING 1';",
+    );
+    let query = "SELECT 1 FROM virtual_users WHERE email='%s'";
+    setup.edit("users.cf", query, "SELECT look('%s')");
+    setup.finds("query-writes");
+    let seen = Postgres::shared().run_sql("check_pg", "SELECT count(*) FROM seen");
+    assert_eq!(seen, "0\n", "`check` changes nothing");
+    setup.edit("users.cf", "SELECT look('%s')", query);
+
     let dead = format!("127.0.0.1:{}", dead_port());
     for (from, to, expected) in [
         ("password = ouvert", "password = ferme", "database-login"),
