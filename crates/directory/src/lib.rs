@@ -11,6 +11,7 @@
 //! | `check` | [`check`]: everything in turn |
 //! | `sources` | the tables that main.cf and master.cf name, and where their parameters stand |
 //! | `select` | reads `SELECT … FROM … WHERE column = '%s'`, and turns it into one that lists all keys |
+//! | `scan` | its tokens |
 //! | `contents` | the rows of a table, and lookups among them without the database |
 //! | `settings` | mistakes in main.cf and master.cf; settings without effect |
 //! | `files` | modes and owners of files with secrets; sockets outside a chroot |
@@ -18,10 +19,11 @@
 //! | `plan` | lookups that read a whole table (EXPLAIN) |
 //! | `rows` | keys that no lookup finds, or that another address finds too; stray spaces |
 //! | `domains` | classes of domains, postmaster |
-//! | `addresses` | mailboxes and aliases: what hides what, what leads nowhere, or round in circles |
+//! | `addresses`, `circles` | mailboxes and aliases: what hides what, what leads nowhere, or round in circles |
 
 mod addresses;
 mod check;
+mod circles;
 mod contents;
 mod database;
 mod domains;
@@ -29,6 +31,7 @@ mod files;
 mod finding;
 mod plan;
 mod rows;
+mod scan;
 mod select;
 mod settings;
 mod sources;
