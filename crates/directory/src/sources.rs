@@ -237,7 +237,10 @@ fn unusable(config: &Config, spec: &str, users: &[User], problem: &str) -> Findi
         format!("the table cannot be opened: {problem}"),
     )
     .so("every lookup in it fails: mail that needs it is answered 451 or waits in the queue")
-    .remedy(format!("correct the table, or take it out of {parameter}"))
+    .remedy(match problem.contains("Permission denied") {
+        true => "run `postroom check` as root: Postfix opens its tables as root, too".to_owned(),
+        false => format!("correct the table, or take it out of {parameter}"),
+    })
 }
 
 /// The place of a table that is in no database: its file, where it has one.
