@@ -112,15 +112,22 @@ impl Explainer {
             .services()
             .iter()
             .find(|service| service.kind == ServiceKind::Inet && service.command == "smtpd");
-        let config = smtpd.map_or_else(|| config.clone(), |service| config.for_service(service));
-        let tables = Tables::without_cache(&config);
+        match smtpd {
+            Some(service) => Explainer::by(&config.for_service(service), environment),
+            None => Explainer::by(config, environment),
+        }
+    }
+
+    /// Explains as a service decides whose configuration this is.
+    pub fn by(config: &Config, environment: &Environment) -> Result<Explainer, ConfigError> {
+        let tables = Tables::without_cache(config);
         let machine: Vec<IpAddr> = environment
             .interfaces
             .iter()
             .map(|interface| interface.address)
             .collect();
-        let own = route::own_addresses(&config, &machine)?;
-        let router = Arc::new(Router::new(&config, &tables, own.clone())?);
+        let own = route::own_addresses(config, &machine)?;
+        let router = Arc::new(Router::new(config, &tables, own.clone())?);
         Ok(Explainer {
             rules: Rules {
                 allow_min_user: config.bool("allow_min_user")?,
@@ -128,7 +135,7 @@ impl Explainer {
                 numeric_domain: config.bool("resolve_numeric_domain")?,
                 ..Rules::default()
             },
-            policy: Policy::new(&config, &tables, router, own)?,
+            policy: Policy::new(config, &tables, router, own)?,
         })
     }
 

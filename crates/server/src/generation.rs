@@ -193,6 +193,11 @@ impl Generation {
         problems
     }
 
+    /// What the administrator should know of this configuration.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// Logs what the administrator should know of this configuration.
     pub fn report(&self) {
         for warning in &self.warnings {

@@ -8,6 +8,7 @@
 //! | `open` | [`Tables`]: from `type:name` to a table |
 //! | `table` | [`Table`], [`TableList`]: the lookups |
 //! | `sql` | what `mysql:`, `pgsql:` and `sqlite:` share: templates, filters, limits, pool, failover; below it the three drivers |
+//! | `sql::inspect` | [`Source`]: a database table as `postroom check` sees it, with read-only sessions |
 //! | `front` | what stands in front of tables on servers: shared queries, the cache |
 //! | `text`, `source` | `hash:`, `btree:`, `texthash:`, read from their source text |
 //! | `index` | what a `.db` beside a source text says |
@@ -56,6 +57,7 @@ pub use lmdb::{BAD_KEY_SIZE, BadKeySize, Keep, LmdbEditor, Nulls, lmdb_path};
 pub use open::{Open, Tables};
 pub use source::{NoEntry, SourceLine, alias_entry, file_content, map_entry, source_lines};
 pub use spec::{TYPES, split_specs};
+pub use sql::inspect::{Dialect, Row, Session, Source};
 pub use statistics::{LATENCY_BOUNDS, Latency, PoolStatistics, Statistics, TableStatistics};
 pub use table::{Table, TableList};
 pub use text::{Format, Reading, SourceProblem, TextTable};

@@ -1,5 +1,6 @@
 //! The commands, one file each. A command gets the arguments that follow its name.
 
+pub mod check;
 pub mod daemon;
 pub mod demo;
 pub mod explain;
@@ -44,6 +45,11 @@ static COMMANDS: &[Command] = &[
         name: "explain",
         about: "where mail for an address goes, and why",
         run: explain::run,
+    },
+    Command {
+        name: "check",
+        about: "what is wrong in configuration and database, and the remedy",
+        run: check::run,
     },
     Command {
         name: "postconf",

@@ -6,6 +6,7 @@ mod conninfo;
 mod exchange;
 mod health;
 mod hosts;
+pub mod inspect;
 mod mysql;
 mod pgsql;
 mod pool;

@@ -243,7 +243,7 @@ fn push(rows: &mut Rows, value: ValueRef<'_>, connection: &Connection) {
 }
 
 /// SQLite knows no backslash; quotes are doubled, also in quoted identifiers.
-fn quote(part: &str, context: Quote, out: &mut Vec<u8>) {
+pub(super) fn quote(part: &str, context: Quote, out: &mut Vec<u8>) {
     for byte in part.bytes() {
         match (byte, context) {
             (b'\'', Quote::Single | Quote::Escape | Quote::None)
@@ -258,7 +258,7 @@ fn quote(part: &str, context: Quote, out: &mut Vec<u8>) {
     }
 }
 
-fn text_of(error: &rusqlite::Error) -> String {
+pub(super) fn text_of(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(_, Some(text)) => text.clone(),
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
