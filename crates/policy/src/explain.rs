@@ -154,6 +154,10 @@ impl Explainer {
             recipient: Some(&recipient),
             recipients_so_far: 0,
             smtputf8: true,
+            login: None,
+            may_authenticate: false,
+            encrypted: false,
+            certificate: None,
         };
         let decided = self
             .policy

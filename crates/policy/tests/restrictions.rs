@@ -43,6 +43,10 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
         recipient: Some(recipient),
         recipients_so_far: 0,
         smtputf8: false,
+        login: None,
+        may_authenticate: false,
+        encrypted: false,
+        certificate: None,
     };
     let mut walk = Walk::new(Instant::now());
     match policy
@@ -189,6 +193,10 @@ async fn an_access_table_can_hold_a_message() {
         recipient: None,
         recipients_so_far: 1,
         smtputf8: false,
+        login: None,
+        may_authenticate: false,
+        encrypted: false,
+        certificate: None,
     };
     let mut effects = Effects::default();
     let mut walk = Walk::new(Instant::now());

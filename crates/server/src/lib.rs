@@ -6,6 +6,10 @@
 //! | `generation` | one state of the configuration, complete: routers, policies, agents |
 //! | `listen` | sockets of the `inet … smtpd` services in master.cf |
 //! | `session` | one connection: socket, state machine, questions |
+//! | `stream` | the client's connection, in the clear or encrypted |
+//! | `tls` | certificates, the handshake, what is known of an encrypted connection |
+//! | `sasl` | AUTH: mechanisms, Dovecot's protocol |
+//! | `secure` | how a session uses these two |
 //! | `transaction` | one message on its way in: the answers, and the envelope that grows from them |
 //! | `headers` | what cleanup(8) does to a message's header on the way in |
 //! | `scheduler` | when what is tried, and by whom |
@@ -24,8 +28,12 @@ mod listen;
 pub mod log;
 mod peer_name;
 mod reload;
+mod sasl;
 mod scheduler;
+mod secure;
 mod session;
+mod stream;
+mod tls;
 mod transaction;
 
 pub use generation::{Generation, Problem, own_addresses};
