@@ -295,7 +295,7 @@ impl Policy {
             Subject::Certificate => match facts.certificate {
                 Some(shown) => {
                     let keys = vec![shown.fingerprint.clone(), shown.public_key.clone()];
-                    (keys, shown.fingerprint.clone(), reply::CERTIFICATE)
+                    (keys, shown.subject.clone(), reply::CERTIFICATE)
                 }
                 None => return Outcome::Dunno,
             },

@@ -155,7 +155,7 @@ impl Explainer {
             recipients_so_far: 0,
             smtputf8: true,
             login: None,
-            may_authenticate: false,
+            has_logins: false,
             encrypted: false,
             certificate: None,
         };

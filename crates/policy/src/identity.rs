@@ -45,7 +45,7 @@ impl Policy {
             None => which.unauthenticated,
         };
         // As in Postfix: where nobody can log in, nobody is refused for not having done so.
-        if !facts.may_authenticate || !concerned || self.sender_logins.is_empty() {
+        if !facts.has_logins || !concerned || self.sender_logins.is_empty() {
             return Outcome::Dunno;
         }
         let owners = self

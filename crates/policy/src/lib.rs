@@ -44,8 +44,8 @@ pub struct Facts<'a> {
     pub smtputf8: bool,
     /// Who has authenticated himself with AUTH.
     pub login: Option<&'a str>,
-    /// AUTH is possible on this connection.
-    pub may_authenticate: bool,
+    /// `smtpd_sasl_auth_enable`.
+    pub has_logins: bool,
     /// The connection is encrypted.
     pub encrypted: bool,
     /// The client's certificate.
@@ -55,6 +55,8 @@ pub struct Facts<'a> {
 /// A client's certificate, as far as restrictions ask for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
+    /// The common name of its subject.
+    pub subject: String,
     /// Signed by one of `smtpd_tls_CAfile`.
     pub trusted: bool,
     /// Of the certificate, by `smtpd_tls_fingerprint_digest`: `AB:CD:…`.

@@ -44,7 +44,7 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
         recipients_so_far: 0,
         smtputf8: false,
         login: None,
-        may_authenticate: false,
+        has_logins: false,
         encrypted: false,
         certificate: None,
     };
@@ -194,7 +194,7 @@ async fn an_access_table_can_hold_a_message() {
         recipients_so_far: 1,
         smtputf8: false,
         login: None,
-        may_authenticate: false,
+        has_logins: false,
         encrypted: false,
         certificate: None,
     };

@@ -396,7 +396,7 @@ impl Connection {
             protocol: self.session.protocol_name(),
             encryption: self.encryption.as_ref(),
             login: self.login.as_ref(),
-            may_authenticate: self.session.may_authenticate(),
+            has_logins: self.smtpd.sasl.is_some(),
         }
     }
 

@@ -26,7 +26,8 @@ pub(crate) struct Client<'a> {
     pub protocol: &'static str,
     pub encryption: Option<&'a Established>,
     pub login: Option<&'a Login>,
-    pub may_authenticate: bool,
+    /// AUTH is enabled.
+    pub has_logins: bool,
 }
 
 impl Client<'_> {
@@ -40,7 +41,7 @@ impl Client<'_> {
             recipients_so_far: 0,
             smtputf8: false,
             login: self.login.map(|login| login.user.as_str()),
-            may_authenticate: self.may_authenticate,
+            has_logins: self.has_logins,
             encrypted: self.encryption.is_some(),
             certificate: self.encryption.and_then(|encryption| {
                 let certificate = encryption.certificate.as_ref();

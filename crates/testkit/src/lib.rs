@@ -21,6 +21,7 @@ pub mod site;
 pub mod smtp;
 pub mod sqlite;
 pub mod tempdir;
+pub mod tls;
 pub mod wait;
 
 pub use account::{Account, account, vmail};
@@ -36,4 +37,5 @@ pub use site::Site;
 pub use smtp::{Smtp, send_mail, swaks};
 pub use sqlite::sqlite;
 pub use tempdir::TempDir;
+pub use tls::Certificates;
 pub use wait::{wait_for, wait_for_port};

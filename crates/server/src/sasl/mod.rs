@@ -21,7 +21,7 @@ pub(crate) struct Sasl {
     service: String,
     in_the_clear: Rules,
     under_tls: Rules,
-    /// `smtpd_sasl_mechanism_filter`.
+    /// `smtpd_sasl_mechanism_filter`: what EHLO names; others are possible, as in Postfix.
     filter: MatchList,
     /// `smtpd_sasl_exceptions_networks`.
     exceptions: CidrList,
@@ -197,7 +197,8 @@ impl Sasl {
         let known = known.unwrap_or_else(Mechanism::common);
         let mut offered = Vec::new();
         for mechanism in known {
-            if self.allows(&mechanism, situation).await {
+            let named = self.filter.matches(&mechanism.name).await.unwrap_or(false);
+            if named && self.allows(&mechanism, situation) {
                 offered.push(mechanism.name);
             }
         }
@@ -224,12 +225,12 @@ impl Sasl {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn allows(&self, mechanism: &Mechanism, situation: &Situation) -> bool {
+    fn allows(&self, mechanism: &Mechanism, situation: &Situation) -> bool {
         let rules = match situation.encrypted {
             true => self.under_tls,
             false => self.in_the_clear,
         };
-        rules.allow(mechanism) && self.filter.matches(&mechanism.name).await.unwrap_or(false)
+        rules.allow(mechanism)
     }
 
     /// AUTH.
@@ -241,11 +242,7 @@ impl Sasl {
         };
         self.remember(connection.mechanisms());
         let known = connection.mechanism(&mechanism).cloned();
-        let allowed = match &known {
-            Some(known) => self.allows(known, situation).await,
-            None => false,
-        };
-        let Some(known) = known.filter(|_| allowed) else {
+        let Some(known) = known.filter(|known| self.allows(known, situation)) else {
             return Progress::Failed(refused(mechanism, "Invalid authentication mechanism"));
         };
         let initial = auth.initial.as_ref().map(Secret::expose);

@@ -168,6 +168,7 @@ impl Tls {
         };
         Some(ClientCertificate {
             facts: policy::Certificate {
+                subject: names.subject.clone(),
                 trusted: distrust.is_none(),
                 fingerprint: self.digest.fingerprint(presented),
                 public_key: self.digest.fingerprint(&names.public_key),

@@ -3,7 +3,7 @@
 use super::input::Line;
 use super::session::{Pending, Session, refusal};
 use super::verb::Verb;
-use super::{Answer, Auth, Question, Secret};
+use super::{Answer, Auth, Keyword, Question, Secret, TlsLevel};
 use crate::reply;
 
 impl Session {
@@ -12,9 +12,13 @@ impl Session {
         self.mechanisms = mechanisms;
     }
 
-    /// Whether AUTH is possible now: enabled, and encrypted where `smtpd_tls_auth_only` wants it.
+    /// Whether AUTH is possible now: enabled, and encrypted where `smtpd_tls_auth_only` or the TLS level wants it.
     pub fn may_authenticate(&self) -> bool {
-        self.settings.sasl && (self.tls || !self.settings.tls_auth_only)
+        let settings = &self.settings;
+        let only_under_tls = settings.tls_auth_only || settings.tls == TlsLevel::Encrypt;
+        settings.sasl
+            && (self.tls || !only_under_tls)
+            && !settings.discard_ehlo_keywords.contains(&Keyword::Auth)
     }
 
     pub(super) fn auth(&mut self, rest: &str) {
