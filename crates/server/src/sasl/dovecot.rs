@@ -100,17 +100,6 @@ pub(crate) enum Fault {
     Nonsense(Endpoint, &'static str),
 }
 
-impl Fault {
-    /// The text in the client's reply.
-    pub fn for_client(&self) -> &'static str {
-        match self {
-            Fault::Connect(..) => "Connection to authentication server failed",
-            Fault::Lost(..) => "Connection lost to authentication server",
-            Fault::Nonsense(..) => "Protocol error in authentication server",
-        }
-    }
-}
-
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

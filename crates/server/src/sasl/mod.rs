@@ -290,7 +290,11 @@ fn progress(connection: Connection, mechanism: String, asked: Result<Verdict, Fa
             temporary,
         }) => Progress::Failed(Failure {
             mechanism,
-            reason: reason.unwrap_or_else(|| "(reason unavailable)".into()),
+            reason: match (temporary, reason) {
+                (false, reason) => reason.unwrap_or_else(|| "(reason unavailable)".into()),
+                (true, None) => NO_SERVER.into(),
+                (true, Some(reason)) => format!("{NO_SERVER}: {reason}"),
+            },
             user,
             temporary,
         }),
@@ -307,12 +311,16 @@ fn refused(mechanism: String, reason: &str) -> Failure {
     }
 }
 
+/// What clients hear, and fail2ban's filter takes for nobody's fault: no client is to be locked out because the SASL
+/// server is down.
+const NO_SERVER: &str = "Connection lost to authentication server";
+
 /// The client hears less than the log.
 fn unavailable(mechanism: String, fault: &Fault) -> Failure {
     tracing::warn!(prog = "smtpd", "SASL: {fault}");
     Failure {
         mechanism,
-        reason: fault.for_client().to_owned(),
+        reason: NO_SERVER.to_owned(),
         user: None,
         temporary: true,
     }
