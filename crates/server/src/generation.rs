@@ -243,6 +243,9 @@ const TABLE_PARAMETERS: &[&str] = &[
     "sender_canonical_maps",
     "recipient_bcc_maps",
     "sender_bcc_maps",
+    "smtpd_sender_login_maps",
+    "relay_clientcerts",
+    "tls_server_sni_maps",
     "relocated_maps",
 ];
 

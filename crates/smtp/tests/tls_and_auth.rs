@@ -5,6 +5,7 @@ mod common;
 use common::Driver;
 use postroom_smtp::server::{Answer, CloseReason, Question, Settings, TlsLevel};
 use postroom_smtp::{Reply, reply};
+use proptest::prelude::*;
 
 fn settings(tls: TlsLevel) -> Settings {
     Settings {
@@ -302,4 +303,37 @@ fn no_password_is_shown() {
     assert!(!format!("{question:?}").contains("hunter2"));
     let refusal: Reply = reply::auth_failed("no");
     assert_eq!(refusal.code, 535);
+}
+
+proptest! {
+    /// Whatever is sent ahead, the state after the handshake is that of a fresh session.
+    #[test]
+    fn no_bytes_behind_starttls_survive(junk in proptest::collection::vec(any::<u8>(), 0..200), first in 0usize..200) {
+        let mut client = connect(settings(TlsLevel::May));
+        let stream = [b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nSTARTTLS\r\n".as_slice(), &junk].concat();
+        client.session.receive(&stream);
+        client.run();
+        prop_assert_eq!(client.handshakes, 1);
+        prop_assert_eq!(client.questions.last(), Some(&Question::Abort));
+        client.sent.clear();
+        let more = [b"NOOP\r\n".as_slice(), &junk[..first.min(junk.len())]].concat();
+        let said = client.talk(&more);
+        prop_assert!(said.starts_with("250 2.0.0 Ok\r\n"), "{:?}", said);
+    }
+
+    /// AUTH with anything in it ends in a reply to every line, and never lets anybody in without the policy's word.
+    #[test]
+    fn junk_in_auth_lets_nobody_in(lines in proptest::collection::vec("[ -~]{0,40}", 1..8)) {
+        let refuse = |question: &Question| match question {
+            Question::Auth(_) | Question::AuthResponse(_) => Answer::Reply(reply::challenge("AAAA")),
+            other => common::policy(other),
+        };
+        let mut client = Driver::new(settings(TlsLevel::None), refuse as fn(&Question) -> Answer);
+        client.run();
+        let mut said = String::new();
+        for line in lines {
+            said += &client.talk(format!("AUTH {line}\r\n{line}\r\n").as_bytes());
+        }
+        prop_assert!(!said.lines().any(|reply| reply.starts_with("235")), "{}", said);
+    }
 }

@@ -87,7 +87,7 @@ pub(crate) fn pair(
     key: &Path,
 ) -> Result<Identity, KeyError> {
     let chain = certificates(certificate)?;
-    let keys = sections(key)?
+    let mut keys = sections(key)?
         .into_iter()
         .filter_map(|section| match section {
             Section::Key(key) => Some(key),
@@ -100,7 +100,7 @@ pub(crate) fn pair(
     if chain.is_empty() {
         return Err(missing(certificate, "certificate"));
     }
-    let found = keys.last().ok_or_else(|| missing(key, NO_KEY))?;
+    let found = keys.next().ok_or_else(|| missing(key, NO_KEY))?;
     identity(provider, chain, found, key)
 }
 
