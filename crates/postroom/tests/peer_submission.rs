@@ -369,25 +369,48 @@ fn a_broken_sasl_server_is_a_temporary_failure() {
     assert!(!log.contains(PLAIN_RESPONSE));
 }
 
-/// Dovecot goes away and comes back under a running server.
+/// Dovecot at all the kinds of address; it goes away and comes back under a running server.
 #[test]
 fn dovecot_may_restart() {
     if !testkit::peers() {
         return;
     }
-    let mut dovecot = dovecot();
-    let site = submission(&dovecot.auth_socket, &[("clear", "smtpd_tls_auth_only=no")]);
-    let log_in = || {
-        let mut smtp = Smtp::hello(site.ports["clear"]);
+    let port = free_port();
+    let listener = format!(
+        "service auth {{\n inet_listener {{\n  address = 127.0.0.1\n  port = {port}\n }}\n}}\n"
+    );
+    let mut dovecot = Dovecot::with(DovecotOptions {
+        users: vec![("john@example.org".into(), PASSWORD.into())],
+        extra: format!("{PROMPT_AUTH}{listener}"),
+        ..DovecotOptions::default()
+    });
+    let inet = format!("smtpd_tls_auth_only=no smtpd_sasl_path=inet:127.0.0.1:{port}");
+    let relative = "smtpd_tls_auth_only=no smtpd_sasl_path=private/auth";
+    let services = [
+        ("clear", "smtpd_tls_auth_only=no"),
+        ("relative", relative),
+        ("inet", &inet),
+    ];
+    let site = submission(&dovecot.auth_socket, &services);
+    let below_queue = site.server.site.spool().join("private/auth");
+    std::os::unix::fs::symlink(&dovecot.auth_socket, below_queue).expect("a link");
+    let log_in = |service: &str| {
+        let mut smtp = Smtp::hello(site.ports[service]);
         smtp.ask(&format!("AUTH PLAIN {PLAIN_RESPONSE}")).code
     };
-    assert_eq!(log_in(), 235);
+    for (service, _) in services {
+        assert_eq!(log_in(service), 235, "{service}");
+    }
     dovecot.stop();
-    assert_eq!(log_in(), 454);
+    for (service, _) in services {
+        assert_eq!(log_in(service), 454, "{service}");
+    }
     dovecot.start_again();
-    wait_for("Dovecot's auth", PATIENCE, || {
-        (log_in() == 235).then_some(())
-    });
+    for (service, _) in services {
+        wait_for("Dovecot's auth", PATIENCE, || {
+            (log_in(service) == 235).then_some(())
+        });
+    }
 }
 
 /// The subject of the certificate that a client is shown under this name.

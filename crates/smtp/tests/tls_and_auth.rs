@@ -241,6 +241,8 @@ fn a_response_may_be_longer_than_a_command_and_yet_not_endless() {
     let mut client = connect(settings(TlsLevel::None));
     let long = "A".repeat(12_288);
     let longer = format!("{long}A");
+    let token = format!("AUTH PLAIN {}", "A".repeat(8_000));
+    let endless = format!("auth PLAIN {long}");
     check(
         &mut client,
         &[
@@ -249,8 +251,24 @@ fn a_response_may_be_longer_than_a_command_and_yet_not_endless() {
             ("AUTH PLAIN", "334 "),
             (&longer, "500 5.5.6 SASL response limit exceeded\r\n"),
             ("NOOP", "250 "),
+            (&token, "535 5.7.8 "),
+            (&endless, "535 5.7.8 "),
+            ("NOOP", "250 "),
         ],
     );
+    let initial = |size: usize| {
+        let asked = |question: &&Question| match question {
+            Question::Auth(auth) => auth
+                .initial
+                .as_ref()
+                .is_some_and(|given| given.expose().len() == size),
+            _ => false,
+        };
+        client.questions.iter().filter(asked).count()
+    };
+    // The token arrived whole; of the other no more than the limit was kept.
+    assert_eq!(initial(8_000), 1);
+    assert_eq!(initial(12_288 - "auth PLAIN ".len()), 1);
 }
 
 #[test]

@@ -21,6 +21,17 @@ impl Session {
             && !settings.discard_ehlo_keywords.contains(&Keyword::Auth)
     }
 
+    /// How long the command line that is coming may be. RFC 4954 section 4: AUTH with an initial response, such as an OAuth
+    /// token, is allowed more than others.
+    pub(super) fn command_limit(&self) -> usize {
+        let settings = &self.settings;
+        let begins = self.input.waiting().get(..Verb::Auth.name().len());
+        match begins.is_some_and(|word| word.eq_ignore_ascii_case(b"AUTH")) {
+            true => settings.line_length_limit.max(settings.sasl_response_limit),
+            false => settings.line_length_limit,
+        }
+    }
+
     pub(super) fn auth(&mut self, rest: &str) {
         let mut words = rest.split([' ', '\t']).filter(|word| !word.is_empty());
         let (mechanism, initial, more) = (words.next(), words.next(), words.next());

@@ -319,7 +319,7 @@ impl Session {
             self.auth_response(line);
             return None;
         }
-        let line = self.input.line(self.settings.line_length_limit)?;
+        let line = self.input.line(self.command_limit())?;
         self.slept = false;
         self.deadline = None;
         self.execute(line);
