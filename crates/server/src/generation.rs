@@ -18,6 +18,7 @@ use smtp::server::{BareNewline, Keyword, Settings as SmtpSettings};
 use tables::{CidrList, MatchList, TableError, Tables};
 use tokio::sync::Semaphore;
 
+use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
 use crate::tls;
 
@@ -135,7 +136,9 @@ impl Generation {
         let own = own_addresses(config, environment).map_err(one)?;
         let mut warnings: Vec<String> = config.warnings().to_vec();
         let mut files = BTreeSet::new();
-        let smtpd = services(config, &tables, &own, &mut warnings, &mut files)?;
+        let mut remarks = Remarks::default();
+        let smtpd = services(config, &tables, &own, &mut remarks, &mut files)?;
+        warnings.extend(remarks.lines());
         let rest = Generation::around(config, tables, own);
         let generation = rest.map_err(one)?;
         Ok(Generation {
@@ -254,7 +257,7 @@ fn services(
     config: &Config,
     tables: &Tables,
     own: &[IpAddr],
-    warnings: &mut Vec<String>,
+    remarks: &mut Remarks,
     files: &mut BTreeSet<PathBuf>,
 ) -> Result<Vec<Arc<Smtpd>>, Vec<Problem>> {
     let mut smtpd = Vec::new();
@@ -268,12 +271,13 @@ fn services(
         let id = service.id();
         if service.command != "smtpd" {
             let command = &service.command;
-            warnings.push(format!(
-                "service {id}: Postroom has no {command}; nothing listens there"
-            ));
+            remarks.add(
+                &id,
+                format!("Postroom has no {command}; nothing listens there"),
+            );
             continue;
         }
-        let built = match build_smtpd(config, service, tables, own, warnings) {
+        let built = match build_smtpd(config, service, tables, own, remarks) {
             Ok(built) => built,
             Err(errors) => {
                 let new = errors.into_iter().map(Problem::from);
@@ -283,18 +287,17 @@ fn services(
         };
         files.extend(built.tls.files.iter().cloned());
         for warning in &built.tls.warnings {
-            warnings.push(format!("service {id}: {warning}"));
+            remarks.add(&id, warning.clone());
         }
         if built.tls.wrapper && built.tls.tls.is_none() {
-            warnings.push(format!(
-                "service {id}: without a certificate nothing listens there"
-            ));
+            remarks.add(&id, "without a certificate nothing listens there");
             continue;
         }
         for name in built.policy.unsupported() {
-            warnings.push(format!(
-                "service {id}: restriction {name} is not applied by this version"
-            ));
+            remarks.add(
+                &id,
+                format!("restriction {name} is not applied by this version"),
+            );
         }
         smtpd.push(Arc::new(built));
     }
@@ -309,19 +312,16 @@ fn build_smtpd(
     service: &Service,
     tables: &Tables,
     own: &[IpAddr],
-    warnings: &mut Vec<String>,
+    remarks: &mut Remarks,
 ) -> Result<Smtpd, Vec<ConfigError>> {
     let one = |error: ConfigError| vec![error];
     let config = config.for_service(service);
     let tls = tls::service(&config, tables)?;
-    let mut remarks = Vec::new();
-    let sasl = sasl::service(&config, tables, &mut remarks).map_err(one)?;
-    let id = service.id();
-    warnings.extend(
-        remarks
-            .iter()
-            .map(|remark| format!("service {id}: {remark}")),
-    );
+    let mut warnings = Vec::new();
+    let sasl = sasl::service(&config, tables, &mut warnings).map_err(one)?;
+    for warning in warnings {
+        remarks.add(&service.id(), warning);
+    }
     let router = Arc::new(Router::new(&config, tables, own.to_vec()).map_err(one)?);
     let settings = SmtpSettings {
         tls: tls.level,

@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `generation` | one state of the configuration, complete: routers, policies, agents |
+//! | `remarks` | what the log says of services at the start |
 //! | `listen` | sockets of the `inet … smtpd` services in master.cf |
 //! | `session` | one connection: socket, state machine, questions |
 //! | `stream` | the client's connection, in the clear or encrypted |
@@ -28,6 +29,7 @@ mod listen;
 pub mod log;
 mod peer_name;
 mod reload;
+mod remarks;
 mod sasl;
 mod scheduler;
 mod secure;
