@@ -561,7 +561,7 @@ fn clients_that_break_the_handshake_end_alone() {
     if !testkit::peers() {
         return;
     }
-    let site = submission(
+    let mut site = submission(
         Path::new("private/auth"),
         &[
             ("smtps", SMTPS),
@@ -616,6 +616,17 @@ fn clients_that_break_the_handshake_end_alone() {
         .wait_log("lost connection after STARTTLS from unknown[127.0.0.1]");
     site.server
         .wait_log("SSL_accept error from unknown[127.0.0.1]: Connection timed out");
+
+    // Nor do they hold up the end of the server.
+    let mut plain = Smtp::hello(site.server.port());
+    plain.command("STARTTLS", 220);
+    let _silent = TcpStream::connect(("127.0.0.1", site.ports["smtps"]));
+    site.server.stop();
+    let log = site.server.log();
+    assert!(
+        log.contains("terminating") && !log.contains("gave up waiting"),
+        "{log}"
+    );
 }
 
 /// fail2ban's own filter finds every failed login of ours, and no other failure.

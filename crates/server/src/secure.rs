@@ -22,7 +22,13 @@ impl Connection {
         if tls.loglevel >= 2 {
             tracing::info!(prog = "smtpd", "setting up TLS connection from {client}");
         }
-        match self.stream.encrypt(tls).await {
+        let mut shutdown = self.shutdown.clone();
+        let encrypted = tokio::select! {
+            encrypted = self.stream.encrypt(tls) => encrypted,
+            // A handshake is nothing to wait for when the server goes down.
+            _ = shutdown.wait_for(|stop| *stop) => Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        match encrypted {
             Ok(established) => {
                 if tls.loglevel >= 1 {
                     tracing::info!(

@@ -126,7 +126,7 @@ pub(crate) struct Connection {
     pub login: Option<Login>,
     /// Connections of this client when this one came.
     connections: usize,
-    shutdown: Shutdown,
+    pub shutdown: Shutdown,
     shared: Arc<Shared>,
 }
 
