@@ -413,6 +413,26 @@ fn dovecot_may_restart() {
     }
 }
 
+/// Clients that begin AUTH and do not end it leave Dovecot to the others: the process limit of the service is theirs.
+#[test]
+fn authentications_at_once_are_limited() {
+    if !testkit::peers() {
+        return;
+    }
+    let dovecot = dovecot();
+    let services = [("one", "smtpd_tls_auth_only=no default_process_limit=1")];
+    let site = submission(&dovecot.auth_socket, &services);
+    let plain = format!("AUTH PLAIN {PLAIN_RESPONSE}");
+    let mut slow = Smtp::hello(site.ports["one"]);
+    let mut other = Smtp::hello(site.ports["one"]);
+    slow.command("AUTH LOGIN", 334);
+    other.command(&plain, 454);
+    site.server.wait_log("too many authentications at once");
+    slow.command("*", 501);
+    other.command(&plain, 235);
+    slow.command(&plain, 235);
+}
+
 /// The subject of the certificate that a client is shown under this name.
 fn shown(port: u16, server_name: &str) -> String {
     let script = "import ssl, sys, socket\n\

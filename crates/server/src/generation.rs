@@ -318,7 +318,12 @@ fn build_smtpd(
     let config = config.for_service(service);
     let tls = tls::service(&config, tables)?;
     let mut warnings = Vec::new();
-    let sasl = sasl::service(&config, tables, &mut warnings).map_err(one)?;
+    let at_once = match service.max_processes {
+        Some(0) => usize::MAX,
+        Some(limit) => limit as usize,
+        None => positive(&config, "default_process_limit").map_err(one)?,
+    };
+    let sasl = sasl::service(&config, tables, at_once, &mut warnings).map_err(one)?;
     for warning in warnings {
         remarks.add(&service.id(), warning);
     }

@@ -3,13 +3,14 @@
 
 mod dovecot;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use config::{Config, ConfigError};
 use smtp::Reply;
 use smtp::server::{Auth, Secret};
 use tables::{CidrList, MatchList, Tables};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use dovecot::{Connection, Fault, Mechanism, Verdict};
 pub(crate) use dovecot::{Endpoint, Situation};
@@ -28,6 +29,8 @@ pub(crate) struct Sasl {
     /// `smtpd_sasl_authenticated_header`.
     pub show_in_header: bool,
     known: Mutex<Known>,
+    /// Authentications at once: clients that begin many and end none must not use up the server that IMAP needs, too.
+    room: Arc<Semaphore>,
 }
 
 /// `smtpd_sasl_security_options`.
@@ -97,15 +100,22 @@ impl Failure {
 pub(crate) struct Exchange {
     connection: Connection,
     mechanism: String,
+    /// Given back when this ends.
+    #[expect(dead_code, reason = "it is held, not read")]
+    place: OwnedSemaphorePermit,
 }
 
 /// How long a list of mechanisms, or the lack of one, is believed.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Reads the settings; `None` when AUTH is not enabled, or not with a server that we can ask.
+/// How long a client waits for room.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Reads the settings, `at_once` being the process limit of the service; `None` when AUTH is not enabled, or not with a server that we can ask.
 pub(crate) fn service(
     config: &Config,
     tables: &Tables,
+    at_once: usize,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Sasl>, ConfigError> {
     if !config.bool("smtpd_sasl_auth_enable")? {
@@ -139,6 +149,7 @@ pub(crate) fn service(
         exceptions: tables.network_list(&config.string("smtpd_sasl_exceptions_networks")?),
         show_in_header: config.bool("smtpd_sasl_authenticated_header")?,
         known: Mutex::default(),
+        room: Arc::new(Semaphore::new(at_once.min(Semaphore::MAX_PERMITS))),
     }))
 }
 
@@ -236,6 +247,14 @@ impl Sasl {
     /// AUTH.
     pub async fn begin(&self, auth: &Auth, situation: &Situation) -> Progress {
         let mechanism = auth.mechanism.clone();
+        let place = Arc::clone(&self.room).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(ROOM_PATIENCE, place).await else {
+            tracing::warn!(
+                prog = "smtpd",
+                "SASL: too many authentications at once; the process limit of the service in master.cf is theirs, too"
+            );
+            return Progress::Failed(no_server(mechanism));
+        };
         let mut connection = match Connection::open(&self.endpoint).await {
             Ok(connection) => connection,
             Err(fault) => return Progress::Failed(unavailable(mechanism, &fault)),
@@ -254,7 +273,12 @@ impl Sasl {
         let asked = connection
             .authenticate(&known.name, &self.service, situation, initial)
             .await;
-        progress(connection, mechanism, asked)
+        let exchange = Exchange {
+            connection,
+            mechanism,
+            place,
+        };
+        exchange.follow(asked)
     }
 }
 
@@ -266,39 +290,34 @@ impl Exchange {
             return Progress::Failed(refused(self.mechanism, reason));
         }
         let asked = self.connection.respond(response.expose()).await;
-        progress(self.connection, self.mechanism, asked)
+        self.follow(asked)
+    }
+
+    fn follow(self, asked: Result<Verdict, Fault>) -> Progress {
+        let mechanism = self.mechanism.clone();
+        match asked {
+            Ok(Verdict::Accepted { user }) => Progress::Done(Login { mechanism, user }),
+            Ok(Verdict::Continue(challenge)) => Progress::Challenge(self, challenge),
+            Ok(Verdict::Refused {
+                user,
+                reason,
+                temporary,
+            }) => Progress::Failed(Failure {
+                mechanism,
+                reason: match (temporary, reason) {
+                    (false, reason) => reason.unwrap_or_else(|| "(reason unavailable)".into()),
+                    (true, None) => NO_SERVER.into(),
+                    (true, Some(reason)) => format!("{NO_SERVER}: {reason}"),
+                },
+                user,
+                temporary,
+            }),
+            Err(fault) => Progress::Failed(unavailable(mechanism, &fault)),
+        }
     }
 
     pub fn mechanism(&self) -> &str {
         &self.mechanism
-    }
-}
-
-fn progress(connection: Connection, mechanism: String, asked: Result<Verdict, Fault>) -> Progress {
-    match asked {
-        Ok(Verdict::Accepted { user }) => Progress::Done(Login { mechanism, user }),
-        Ok(Verdict::Continue(challenge)) => {
-            let exchange = Exchange {
-                connection,
-                mechanism,
-            };
-            Progress::Challenge(exchange, challenge)
-        }
-        Ok(Verdict::Refused {
-            user,
-            reason,
-            temporary,
-        }) => Progress::Failed(Failure {
-            mechanism,
-            reason: match (temporary, reason) {
-                (false, reason) => reason.unwrap_or_else(|| "(reason unavailable)".into()),
-                (true, None) => NO_SERVER.into(),
-                (true, Some(reason)) => format!("{NO_SERVER}: {reason}"),
-            },
-            user,
-            temporary,
-        }),
-        Err(fault) => Progress::Failed(unavailable(mechanism, &fault)),
     }
 }
 
@@ -318,6 +337,10 @@ const NO_SERVER: &str = "Connection lost to authentication server";
 /// The client hears less than the log.
 fn unavailable(mechanism: String, fault: &Fault) -> Failure {
     tracing::warn!(prog = "smtpd", "SASL: {fault}");
+    no_server(mechanism)
+}
+
+fn no_server(mechanism: String) -> Failure {
     Failure {
         mechanism,
         reason: NO_SERVER.to_owned(),
