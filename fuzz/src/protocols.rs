@@ -131,6 +131,7 @@ impl Dialogue {
                 }
                 Step::Content(bytes) => self.content.extend_from_slice(&bytes),
                 Step::Sleep(_) => {}
+                Step::StartTls => panic!("TLS was not offered"),
                 Step::Close { reason } => {
                     self.closed = Some(reason);
                     return;

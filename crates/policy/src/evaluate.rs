@@ -123,6 +123,16 @@ impl Policy {
                 let code = self.codes.multi_recipient_bounce;
                 Outcome::Refuse(reply::multi_recipient_bounce(code, value, what))
             }
+            Restriction::PermitSaslAuthenticated => permit_if(facts.login.is_some()),
+            Restriction::PermitTrustedCertificate => {
+                permit_if(facts.certificate.is_some_and(|shown| shown.trusted))
+            }
+            Restriction::PermitKnownCertificate => self.known_certificate(question, value).await,
+            Restriction::RejectPlaintextSession if facts.encrypted => Outcome::Dunno,
+            Restriction::RejectPlaintextSession => {
+                Outcome::Refuse(reply::plaintext_session(self.codes.plaintext))
+            }
+            Restriction::RejectLoginMismatch(which) => self.login_mismatch(question, *which).await,
             Restriction::CheckAccess(subject, list) => {
                 self.check_access(question, *subject, list, what, value)
                     .await
@@ -228,7 +238,7 @@ impl Policy {
         let (value, what) = match subject {
             Subject::Helo | Subject::Client => (facts.helo, reply::HELO),
             Subject::Sender => (facts.sender.unwrap_or_default(), reply::SENDER),
-            Subject::Recipient => (facts.recipient.unwrap_or_default(), reply::RECIPIENT),
+            _ => (facts.recipient.unwrap_or_default(), reply::RECIPIENT),
         };
         let domain = match subject {
             Subject::Helo | Subject::Client => value,
@@ -276,6 +286,17 @@ impl Policy {
             },
             Subject::Recipient => match facts.recipient {
                 Some(rcpt) => (self.address_keys(rcpt), rcpt.to_owned(), reply::RECIPIENT),
+                None => return Outcome::Dunno,
+            },
+            Subject::Login => match facts.login {
+                Some(login) => (vec![login.to_owned()], login.to_owned(), reply::LOGIN),
+                None => return Outcome::Dunno,
+            },
+            Subject::Certificate => match facts.certificate {
+                Some(shown) => {
+                    let keys = vec![shown.fingerprint.clone(), shown.public_key.clone()];
+                    (keys, shown.subject.clone(), reply::CERTIFICATE)
+                }
                 None => return Outcome::Dunno,
             },
         };

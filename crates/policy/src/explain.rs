@@ -161,6 +161,10 @@ impl Explainer {
             recipient: Some(&recipient),
             recipients_so_far: 0,
             smtputf8: true,
+            login: None,
+            has_logins: false,
+            encrypted: false,
+            certificate: None,
         };
         let decided = self
             .policy

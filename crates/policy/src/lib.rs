@@ -7,6 +7,7 @@
 mod access;
 mod evaluate;
 pub mod explain;
+mod identity;
 mod rcpt;
 pub mod reply;
 mod restriction;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use config::{Config, ConfigError};
 use route::{Router, UnknownIn};
 use smtp::Reply;
-use tables::{CidrList, TableError, Tables};
+use tables::{CidrList, TableError, TableList, Tables};
 
 use restriction::Restriction;
 
@@ -41,6 +42,27 @@ pub struct Facts<'a> {
     pub recipients_so_far: usize,
     /// Addresses may be in UTF-8.
     pub smtputf8: bool,
+    /// Who has authenticated himself with AUTH.
+    pub login: Option<&'a str>,
+    /// `smtpd_sasl_auth_enable`.
+    pub has_logins: bool,
+    /// The connection is encrypted.
+    pub encrypted: bool,
+    /// The client's certificate.
+    pub certificate: Option<&'a Certificate>,
+}
+
+/// A client's certificate, as far as restrictions ask for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The common name of its subject.
+    pub subject: String,
+    /// Signed by one of `smtpd_tls_CAfile`.
+    pub trusted: bool,
+    /// Of the certificate, by `smtpd_tls_fingerprint_digest`: `AB:CD:…`.
+    pub fingerprint: String,
+    /// The same of its public key.
+    pub public_key: String,
 }
 
 /// What the restrictions decided beside yes and no; it grows over a transaction.
@@ -74,6 +96,10 @@ pub struct Policy {
     allow_untrusted_routing: bool,
     resolve_at_rcpt: bool,
     access_parents: bool,
+    /// `smtpd_sender_login_maps`.
+    sender_logins: TableList,
+    /// `relay_clientcerts`.
+    relay_certificates: TableList,
     /// `smtpd_restriction_classes`.
     classes: BTreeMap<String, Restriction>,
     unsupported: BTreeSet<String>,

@@ -8,6 +8,8 @@ pub const RECIPIENT: &str = "Recipient address";
 pub const SENDER: &str = "Sender address";
 pub const CLIENT: &str = "Client host";
 pub const HELO: &str = "Helo command";
+pub const CERTIFICATE: &str = "Client certificate";
+pub const LOGIN: &str = "SASL login name";
 
 fn coded(code: u16, subject: u16, detail: u16, text: String) -> Reply {
     Reply::new(
@@ -101,6 +103,31 @@ pub fn invalid_helo(code: u16, value: &str) -> Reply {
         5,
         2,
         format!("<{value}>: {HELO} rejected: Invalid name"),
+    )
+}
+
+/// `reject_plaintext_session`.
+pub fn plaintext_session(code: u16) -> Reply {
+    coded(code, 7, 1, "Session encryption is required".into())
+}
+
+/// `reject_authenticated_sender_login_mismatch`.
+pub fn not_owned(sender: &str, login: &str) -> Reply {
+    coded(
+        553,
+        7,
+        1,
+        format!("<{sender}>: {SENDER} rejected: not owned by user {login}"),
+    )
+}
+
+/// `reject_unauthenticated_sender_login_mismatch`.
+pub fn not_logged_in(sender: &str) -> Reply {
+    coded(
+        553,
+        7,
+        1,
+        format!("<{sender}>: {SENDER} rejected: not logged in"),
     )
 }
 

@@ -10,6 +10,21 @@ pub(crate) enum Subject {
     Helo,
     Sender,
     Recipient,
+    /// The name that AUTH was done with.
+    Login,
+    /// The client's certificate.
+    Certificate,
+}
+
+/// Whom `reject_…_sender_login_mismatch` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LoginMismatch {
+    /// Clients that are logged in, and use a sender that is not theirs.
+    pub authenticated: bool,
+    /// Clients that are not, and use a sender that is somebody's.
+    pub unauthenticated: bool,
+    /// Logged-in clients may use senders that are nobody's.
+    pub only_known_senders: bool,
 }
 
 /// A restriction of postconf(5).
@@ -29,10 +44,17 @@ pub(crate) enum Restriction {
     RejectNonFqdn(Subject),
     RejectInvalidHelo,
     RejectMultiRecipientBounce,
+    PermitSaslAuthenticated,
+    /// `permit_tls_clientcerts`: those of `relay_clientcerts`.
+    PermitKnownCertificate,
+    /// `permit_tls_all_clientcerts`: those of a known CA.
+    PermitTrustedCertificate,
+    RejectPlaintextSession,
+    RejectLoginMismatch(LoginMismatch),
     CheckAccess(Subject, TableList),
     /// A name from `smtpd_restriction_classes`, with its list.
     Class(Vec<Restriction>),
-    /// Not for a plain connection without authentication: `permit_sasl_authenticated` and its like.
+    /// `defer_if_reject`, which changes refusals that are not ours.
     NeverMatches,
     /// Known to Postfix, not to us.
     Unsupported(String),
@@ -136,14 +158,27 @@ pub(crate) fn plain(name: &str) -> Option<Restriction> {
             Restriction::RejectInvalidHelo
         }
         "reject_multi_recipient_bounce" => Restriction::RejectMultiRecipientBounce,
-        "permit_sasl_authenticated"
-        | "permit_tls_clientcerts"
-        | "permit_tls_all_clientcerts"
-        | "defer_if_reject"
-        | "reject_sender_login_mismatch"
-        | "reject_authenticated_sender_login_mismatch"
-        | "reject_known_sender_login_mismatch" => Restriction::NeverMatches,
+        "permit_sasl_authenticated" => Restriction::PermitSaslAuthenticated,
+        "permit_tls_clientcerts" => Restriction::PermitKnownCertificate,
+        "permit_tls_all_clientcerts" => Restriction::PermitTrustedCertificate,
+        "reject_plaintext_session" => Restriction::RejectPlaintextSession,
+        "defer_if_reject" => Restriction::NeverMatches,
+        name => return login_mismatch(name).map(Restriction::RejectLoginMismatch),
+    })
+}
+
+fn login_mismatch(name: &str) -> Option<LoginMismatch> {
+    let (authenticated, unauthenticated, only_known_senders) = match name {
+        "reject_sender_login_mismatch" => (true, true, false),
+        "reject_authenticated_sender_login_mismatch" => (true, false, false),
+        "reject_unauthenticated_sender_login_mismatch" => (false, true, false),
+        "reject_known_sender_login_mismatch" => (true, true, true),
         _ => return None,
+    };
+    Some(LoginMismatch {
+        authenticated,
+        unauthenticated,
+        only_known_senders,
     })
 }
 
@@ -153,6 +188,8 @@ fn access_subject(name: &str) -> Option<Subject> {
         "check_helo_access" => Subject::Helo,
         "check_sender_access" => Subject::Sender,
         "check_recipient_access" => Subject::Recipient,
+        "check_sasl_access" => Subject::Login,
+        "check_ccert_access" => Subject::Certificate,
         _ => return None,
     })
 }
@@ -170,8 +207,6 @@ fn stage_subject(parameter: &str) -> Subject {
 const TAKES_ARGUMENT: &[&str] = &[
     "check_policy_service",
     "check_etrn_access",
-    "check_ccert_access",
-    "check_sasl_access",
     "check_reverse_client_hostname_access",
     "check_client_a_access",
     "check_client_mx_access",
@@ -213,7 +248,6 @@ const UNSUPPORTED: &[&str] = &[
     "reject_unverified_sender",
     "reject_unverified_recipient",
     "reject_unauth_pipelining",
-    "reject_plaintext_session",
     "permit_mx_backup",
     "permit_naked_ip_address",
 ];

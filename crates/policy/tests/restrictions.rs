@@ -43,6 +43,10 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
         recipient: Some(recipient),
         recipients_so_far: 0,
         smtputf8: false,
+        login: None,
+        has_logins: false,
+        encrypted: false,
+        certificate: None,
     };
     let mut walk = Walk::new(Instant::now());
     match policy
@@ -189,6 +193,10 @@ async fn an_access_table_can_hold_a_message() {
         recipient: None,
         recipients_so_far: 1,
         smtputf8: false,
+        login: None,
+        has_logins: false,
+        encrypted: false,
+        certificate: None,
     };
     let mut effects = Effects::default();
     let mut walk = Walk::new(Instant::now());
@@ -216,4 +224,156 @@ fn mistakes_name_their_place() {
     ] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+const FINGERPRINTS: [&str; 2] = ["AA:BB", "CC:DD"];
+
+/// The reply to RCPT for a stranger who is logged in, or has a certificate with the first of [`FINGERPRINTS`].
+async fn known(
+    policy: &Policy,
+    login: Option<&str>,
+    trusted: Option<bool>,
+    sender: &str,
+) -> String {
+    let certificate = trusted.map(|trusted| postroom_policy::Certificate {
+        subject: "client one".into(),
+        trusted,
+        fingerprint: FINGERPRINTS[0].into(),
+        public_key: FINGERPRINTS[1].into(),
+    });
+    let facts = Facts {
+        client_name: "unknown",
+        client_address: IpAddr::from(STRANGER),
+        helo: "client.example",
+        sender: Some(sender),
+        recipient: Some("john@else.example"),
+        recipients_so_far: 0,
+        smtputf8: false,
+        login,
+        has_logins: true,
+        encrypted: certificate.is_some(),
+        certificate: certificate.as_ref(),
+    };
+    let mut walk = Walk::new(Instant::now());
+    let decided = policy
+        .recipient(&mut walk, facts, &mut Effects::default())
+        .await;
+    decided.map_or_else(|refusal| refusal.reply.to_string(), |_| "ok".into())
+}
+
+#[tokio::test]
+async fn logins_and_certificates_permit() {
+    let relay = |first: &str| {
+        let maps = "relay_clientcerts = inline:{cc:dd=key, ee:ff=other}";
+        policy(&format!(
+            "smtpd_relay_restrictions = {first}, reject_unauth_destination\n{maps}"
+        ))
+    };
+    let denied = "554 5.7.1 <john@else.example>: Relay access denied";
+    for (first, login, trusted, reply) in [
+        ("permit_sasl_authenticated", Some("john"), None, "ok"),
+        ("permit_sasl_authenticated", None, Some(true), denied),
+        ("permit_tls_all_clientcerts", None, Some(true), "ok"),
+        ("permit_tls_all_clientcerts", None, Some(false), denied),
+        ("permit_tls_all_clientcerts", Some("john"), None, denied),
+        ("permit_tls_clientcerts", None, Some(false), "ok"),
+        ("permit_tls_clientcerts", None, None, denied),
+        (
+            "check_ccert_access inline:{aa:bb=OK}",
+            None,
+            Some(false),
+            "ok",
+        ),
+        (
+            "check_ccert_access inline:{cc:dd=OK}",
+            None,
+            Some(false),
+            "ok",
+        ),
+        (
+            "check_ccert_access inline:{aa:bb=REJECT}",
+            None,
+            Some(true),
+            "554 5.7.1 <client one>: Client certificate rejected: Access denied",
+        ),
+        (
+            "check_sasl_access inline:{john=OK}",
+            Some("john"),
+            None,
+            "ok",
+        ),
+        ("reject_plaintext_session, permit", None, Some(false), "ok"),
+        (
+            "reject_plaintext_session, permit",
+            None,
+            None,
+            "450 4.7.1 Session encryption is required",
+        ),
+    ] {
+        let policy = relay(first);
+        let found = known(&policy, login, trusted, "a@b.example").await;
+        assert_eq!(found, reply, "{first} {login:?} {trusted:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_may_use_the_senders_that_it_owns() {
+    let owned = "554 5.7.1 <john@else.example>: Relay access denied";
+    let not = "553 5.7.1 <s@b.example>: Sender address rejected: not owned by user john";
+    let out = "553 5.7.1 <s@b.example>: Sender address rejected: not logged in";
+    for (restriction, owners, login, reply) in [
+        (
+            "reject_sender_login_mismatch",
+            "jane JOHN",
+            Some("john"),
+            owned,
+        ),
+        ("reject_sender_login_mismatch", "jane", Some("john"), not),
+        ("reject_sender_login_mismatch", "jane", None, out),
+        (
+            "reject_authenticated_sender_login_mismatch",
+            "jane",
+            None,
+            owned,
+        ),
+        (
+            "reject_unauthenticated_sender_login_mismatch",
+            "jane",
+            Some("john"),
+            owned,
+        ),
+        (
+            "reject_unauthenticated_sender_login_mismatch",
+            "jane",
+            None,
+            out,
+        ),
+    ] {
+        let policy = policy(&format!(
+            "smtpd_sender_restrictions = {restriction}\nsmtpd_sender_login_maps = inline:{{{{s@b.example={owners}}}}}"
+        ));
+        let found = known(&policy, login, None, "s@b.example").await;
+        assert_eq!(found, reply, "{restriction} {owners} {login:?}");
+    }
+    for (restriction, reply) in [
+        ("reject_sender_login_mismatch", not),
+        ("reject_known_sender_login_mismatch", owned),
+    ] {
+        let policy = policy(&format!(
+            "smtpd_sender_restrictions = {restriction}\nsmtpd_sender_login_maps = inline:{{x@b.example=x}}"
+        ));
+        assert_eq!(
+            known(&policy, Some("john"), None, "s@b.example").await,
+            reply,
+            "{restriction}"
+        );
+    }
+    // A table that fails is not one without the sender.
+    let policy = policy(
+        "smtpd_sender_restrictions = reject_sender_login_mismatch\nsmtpd_sender_login_maps = fail:x",
+    );
+    assert_eq!(
+        known(&policy, None, None, "s@b.example").await,
+        "451 4.3.0 <s@b.example>: Temporary lookup failure"
+    );
 }

@@ -26,6 +26,21 @@ pub(crate) struct Found {
 }
 
 impl Router {
+    /// What `smtpd_sender_login_maps` has for a sender: the logins that own it.
+    pub async fn owners_of_sender(
+        &self,
+        walk: &mut Walk,
+        maps: &TableList,
+        sender: &str,
+    ) -> Result<Option<String>, Failure> {
+        let parameter = "smtpd_sender_login_maps";
+        let address = self.rewrite(sender);
+        let found = self
+            .find_address(walk, parameter, maps, &address, Forms::All)
+            .await?;
+        Ok(found.map(|found| found.value))
+    }
+
     /// Tries each form of the address in every table of the list before the next form.
     pub(crate) async fn find_address(
         &self,

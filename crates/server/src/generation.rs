@@ -18,6 +18,10 @@ use smtp::server::{BareNewline, Keyword, Settings as SmtpSettings};
 use tables::{CidrList, MatchList, TableError, Tables};
 use tokio::sync::Semaphore;
 
+use crate::remarks::Remarks;
+use crate::sasl::{self, Sasl};
+use crate::tls;
+
 /// A mistake in the configuration, one line, with its remedy.
 #[derive(Clone, Debug)]
 pub struct Problem(String);
@@ -49,6 +53,8 @@ pub(crate) struct Smtpd {
     pub lenient_clients: CidrList,
     pub policy: Policy,
     pub incoming: Incoming,
+    pub tls: tls::Service,
+    pub sasl: Option<Sasl>,
 }
 
 impl Smtpd {
@@ -75,6 +81,8 @@ pub(crate) struct Incoming {
     pub peername_lookup: bool,
     /// Domains that ETRN may ask for.
     pub fast_flush_domains: MatchList,
+    /// `smtpd_tls_received_header`.
+    pub show_tls: bool,
     /// `always_add_missing_headers`.
     pub add_missing_headers: bool,
     /// Headers to leave out (`message_drop_headers`), in lower case.
@@ -103,60 +111,50 @@ pub struct Generation {
     pub(crate) spool: SpoolSettings,
     pub(crate) limits: TransportLimits,
     warnings: Vec<String>,
+    /// Certificates, keys and CAs.
+    certificate_files: BTreeSet<PathBuf>,
 }
 
 impl Generation {
     /// Reads everything; all mistakes are listed at once. A table that cannot be opened is none of
     /// them: it is logged and fails its lookups, as in Postfix. See [`Generation::broken_tables`].
     pub fn build(config: Config, environment: &Environment) -> Result<Generation, Vec<Problem>> {
-        let mut problems: Vec<Problem> = config.check().into_iter().map(Problem::from).collect();
+        let problems: Vec<Problem> = config.check().into_iter().map(Problem::from).collect();
         if !problems.is_empty() {
             return Err(problems);
         }
         let tables = Tables::new(&config);
-        Generation::assemble(&config, tables, environment).map_err(|error| {
-            problems.push(Problem::from(error));
-            problems
-        })
+        Generation::assemble(&config, tables, environment)
     }
 
     fn assemble(
         config: &Config,
         tables: Tables,
         environment: &Environment,
-    ) -> Result<Generation, ConfigError> {
-        let own = own_addresses(config, environment)?;
-        let mut smtpd = Vec::new();
+    ) -> Result<Generation, Vec<Problem>> {
+        let one = |error: ConfigError| vec![Problem::from(error)];
+        let own = own_addresses(config, environment).map_err(one)?;
         let mut warnings: Vec<String> = config.warnings().to_vec();
-        for service in config.services() {
-            if service.kind != ServiceKind::Inet {
-                continue;
-            }
-            if service.command != "smtpd" {
-                warnings.push(format!(
-                    "service {}: Postroom has no {}; nothing listens there",
-                    service.id(),
-                    service.command
-                ));
-                continue;
-            }
-            if let Some(setting) = needs_what_we_lack(&config.for_service(service))? {
-                warnings.push(format!(
-                    "service {}: {setting} asks for what this version does not have; nothing listens \
-                     there, so that no password and no mail travels in the clear",
-                    service.id()
-                ));
-                continue;
-            }
-            let built = build_smtpd(config, service, &tables, &own)?;
-            for name in built.policy.unsupported() {
-                warnings.push(format!(
-                    "service {}: restriction {name} is not applied by this version",
-                    service.id()
-                ));
-            }
-            smtpd.push(Arc::new(built));
-        }
+        let mut files = BTreeSet::new();
+        let mut remarks = Remarks::default();
+        let smtpd = services(config, &tables, &own, &mut remarks, &mut files)?;
+        warnings.extend(remarks.lines());
+        let rest = Generation::around(config, tables, own);
+        let generation = rest.map_err(one)?;
+        Ok(Generation {
+            smtpd,
+            warnings,
+            certificate_files: files,
+            ..generation
+        })
+    }
+
+    /// All but the SMTP services.
+    fn around(
+        config: &Config,
+        tables: Tables,
+        own: Vec<IpAddr>,
+    ) -> Result<Generation, ConfigError> {
         Ok(Generation {
             router: Arc::new(Router::new(config, &tables, own)?),
             agents: Agents::new(config, &tables),
@@ -168,8 +166,9 @@ impl Generation {
             limits: TransportLimits::new(config),
             config: config.clone(),
             tables,
-            smtpd,
-            warnings,
+            smtpd: Vec::new(),
+            warnings: Vec::new(),
+            certificate_files: BTreeSet::new(),
         })
     }
 
@@ -210,6 +209,7 @@ impl Generation {
         let dir = self.config.dir();
         let mut files = vec![dir.join("main.cf"), dir.join("master.cf")];
         files.extend(self.tables.files());
+        files.extend(self.certificate_files.iter().cloned());
         files
     }
 
@@ -251,43 +251,109 @@ const TABLE_PARAMETERS: &[&str] = &[
     "sender_canonical_maps",
     "recipient_bcc_maps",
     "sender_bcc_maps",
+    "smtpd_sender_login_maps",
+    "relay_clientcerts",
+    "tls_server_sni_maps",
     "relocated_maps",
 ];
+
+/// The SMTP services of master.cf.
+fn services(
+    config: &Config,
+    tables: &Tables,
+    own: &[IpAddr],
+    remarks: &mut Remarks,
+    files: &mut BTreeSet<PathBuf>,
+) -> Result<Vec<Arc<Smtpd>>, Vec<Problem>> {
+    let mut smtpd = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
+    // What is set in main.cf is wrong, or remarkable, in every service alike.
+    let mut seen = BTreeSet::new();
+    for service in config.services() {
+        if service.kind != ServiceKind::Inet {
+            continue;
+        }
+        let id = service.id();
+        if service.command != "smtpd" {
+            let command = &service.command;
+            remarks.add(
+                &id,
+                format!("Postroom has no {command}; nothing listens there"),
+            );
+            continue;
+        }
+        let built = match build_smtpd(config, service, tables, own, remarks) {
+            Ok(built) => built,
+            Err(errors) => {
+                let new = errors.into_iter().map(Problem::from);
+                problems.extend(new.filter(|problem| seen.insert(problem.to_string())));
+                continue;
+            }
+        };
+        files.extend(built.tls.files.iter().cloned());
+        for warning in &built.tls.warnings {
+            remarks.add(&id, warning.clone());
+        }
+        if built.tls.wrapper && built.tls.tls.is_none() {
+            remarks.add(&id, "without a certificate nothing listens there");
+            continue;
+        }
+        for name in built.policy.unsupported() {
+            remarks.add(
+                &id,
+                format!("restriction {name} is not applied by this version"),
+            );
+        }
+        smtpd.push(Arc::new(built));
+    }
+    match problems.is_empty() {
+        true => Ok(smtpd),
+        false => Err(problems),
+    }
+}
 
 fn build_smtpd(
     config: &Config,
     service: &Service,
     tables: &Tables,
     own: &[IpAddr],
-) -> Result<Smtpd, ConfigError> {
+    remarks: &mut Remarks,
+) -> Result<Smtpd, Vec<ConfigError>> {
+    let one = |error: ConfigError| vec![error];
     let config = config.for_service(service);
-    let router = Arc::new(Router::new(&config, tables, own.to_vec())?);
-    let settings = smtp_settings(&config)?;
+    let tls = tls::service(&config, tables)?;
+    let mut warnings = Vec::new();
+    let at_once = match service.max_processes {
+        Some(0) => usize::MAX,
+        Some(limit) => limit as usize,
+        None => positive(&config, "default_process_limit").map_err(one)?,
+    };
+    let sasl = sasl::service(&config, tables, at_once, &mut warnings).map_err(one)?;
+    for warning in warnings {
+        remarks.add(&service.id(), warning);
+    }
+    let router = Arc::new(Router::new(&config, tables, own.to_vec()).map_err(one)?);
+    let settings = SmtpSettings {
+        tls: tls.level,
+        tls_ready: tls.tls.is_some(),
+        sasl: sasl.is_some(),
+        ..smtp_settings(&config).map_err(one)?
+    };
     let lenient = SmtpSettings {
         forbid_bare_newline: BareNewline::No,
         ..settings.clone()
     };
+    let exclusions = config.string("smtpd_forbid_bare_newline_exclusions");
     Ok(Smtpd {
-        policy: Policy::new(&config, tables, router, own.to_vec())?,
-        incoming: incoming(&config, tables)?,
-        lenient_clients: tables
-            .network_list(&config.string("smtpd_forbid_bare_newline_exclusions")?),
+        policy: Policy::new(&config, tables, router, own.to_vec()).map_err(one)?,
+        incoming: incoming(&config, tables).map_err(one)?,
+        lenient_clients: tables.network_list(&exclusions.map_err(one)?),
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
         service: service.clone(),
+        tls,
+        sasl,
     })
-}
-
-/// The setting that makes a service one for encrypted connections alone: better none than a plain
-/// one in its place.
-fn needs_what_we_lack(config: &Config) -> Result<Option<&'static str>, ConfigError> {
-    if config.bool("smtpd_tls_wrappermode")? {
-        return Ok(Some("smtpd_tls_wrappermode = yes"));
-    }
-    if config.string("smtpd_tls_security_level")? == "encrypt" {
-        return Ok(Some("smtpd_tls_security_level = encrypt"));
-    }
-    Ok(None)
 }
 
 fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
@@ -310,6 +376,7 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
             &config.string("fast_flush_domains")?,
             parents.iter().any(|name| name == "fast_flush_domains"),
         ),
+        show_tls: config.bool("smtpd_tls_received_header")?,
         add_missing_headers: config.bool("always_add_missing_headers")?,
         drop_headers: drop_headers
             .iter()
@@ -362,6 +429,9 @@ fn smtp_settings(config: &Config) -> Result<SmtpSettings, ConfigError> {
         )
         .unwrap_or(550),
         forbid_unauth_pipelining: config.bool("smtpd_forbid_unauth_pipelining")?,
+        tls_auth_only: config.bool("smtpd_tls_auth_only")?,
+        broken_sasl_auth_clients: config.bool("broken_sasl_auth_clients")?,
+        sasl_response_limit: positive(config, "smtpd_sasl_response_limit")?,
         ..SmtpSettings::default()
     })
 }

@@ -4,8 +4,13 @@
 //! | module | holds |
 //! |---|---|
 //! | `generation` | one state of the configuration, complete: routers, policies, agents |
+//! | `remarks` | what the log says of services at the start |
 //! | `listen` | sockets of the `inet … smtpd` services in master.cf |
 //! | `session` | one connection: socket, state machine, questions |
+//! | `stream` | the client's connection, in the clear or encrypted |
+//! | `tls` | certificates, the handshake, what is known of an encrypted connection |
+//! | `sasl` | AUTH: mechanisms, Dovecot's protocol |
+//! | `secure` | how a session uses these two |
 //! | `transaction` | one message on its way in: the answers, and the envelope that grows from them |
 //! | `headers` | what cleanup(8) does to a message's header on the way in |
 //! | `scheduler` | when what is tried, and by whom |
@@ -25,9 +30,14 @@ mod listen;
 pub mod log;
 mod peer_name;
 mod reload;
+mod remarks;
+mod sasl;
 mod scheduler;
+mod secure;
 mod session;
+mod stream;
 pub mod table_server;
+mod tls;
 mod transaction;
 
 pub use generation::{Generation, Problem, own_addresses};

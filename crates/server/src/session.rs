@@ -12,13 +12,15 @@ use policy::{Effects, Refusal, Stage};
 use queue::Spool;
 use route::Walk;
 use smtp::server::{Answer, Peer, Question, Session, Step};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Shutdown;
 use crate::generation::{Current, Smtpd};
 use crate::peer_name::Names;
+use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
+use crate::stream::Stream;
+use crate::tls::Established;
 use crate::transaction::{Client, Ending, Transaction};
 
 /// What all sessions share.
@@ -90,28 +92,41 @@ pub(crate) async fn serve(
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
     let session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
     let mut connection = Connection {
-        stream,
+        stream: Stream::Clear(stream),
         session,
+        encryption: None,
+        exchange: None,
+        login: None,
         transaction: None,
         smtpd,
         connections,
         shutdown: shared.shutdown.clone(),
         shared: Arc::clone(&shared),
     };
+    if connection.smtpd.tls.wrapper {
+        connection.start_tls().await;
+    }
     connection.run().await;
     let name = connection.session.peer().name_and_address();
     let summary = connection.session.summary();
     tracing::info!(prog = "smtpd", "disconnect from {name} {summary}");
 }
 
-struct Connection {
-    stream: TcpStream,
-    session: Session,
+/// One client's connection.
+pub(crate) struct Connection {
+    pub stream: Stream,
+    pub session: Session,
     transaction: Option<Transaction>,
-    smtpd: Arc<Smtpd>,
+    pub smtpd: Arc<Smtpd>,
+    /// Set once the connection is encrypted.
+    pub encryption: Option<Established>,
+    /// AUTH in the middle.
+    pub exchange: Option<Exchange>,
+    /// AUTH that succeeded.
+    pub login: Option<Login>,
     /// Connections of this client when this one came.
     connections: usize,
-    shutdown: Shutdown,
+    pub shutdown: Shutdown,
     shared: Arc<Shared>,
 }
 
@@ -135,8 +150,10 @@ impl Connection {
                     }
                 }
                 Step::Sleep(duration) => tokio::time::sleep(duration).await,
+                Step::StartTls => self.start_tls().await,
                 Step::Close { .. } => {
-                    let _ = self.stream.shutdown().await;
+                    let patience = self.session.settings().timeout;
+                    let _ = tokio::time::timeout(patience, self.stream.close()).await;
                     return;
                 }
             }
@@ -146,7 +163,7 @@ impl Connection {
     /// A client that does not take its replies has as long as one that says nothing.
     async fn send(&mut self, bytes: &[u8]) {
         let patience = self.session.settings().timeout;
-        match tokio::time::timeout(patience, self.stream.write_all(bytes)).await {
+        match tokio::time::timeout(patience, self.stream.write(bytes)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => self.session.eof(),
         }
@@ -162,7 +179,7 @@ impl Connection {
                 return;
             }
         }
-        let read = tokio::time::timeout(timeout, self.stream.read_buf(buffer));
+        let read = tokio::time::timeout(timeout, self.stream.read(buffer));
         let read: Result<io::Result<usize>, _> = tokio::select! {
             read = read => read,
             _ = self.shutdown.wait_for(|stop| *stop), if !stopping => {
@@ -187,6 +204,9 @@ impl Connection {
         let result = match question {
             Question::Connect => self.connect().await,
             Question::Helo(helo) => {
+                if helo.extended {
+                    self.offer_mechanisms().await;
+                }
                 let client = Client {
                     helo: &helo.name,
                     ..self.client()
@@ -213,6 +233,14 @@ impl Connection {
                         return Answer::Reply(refusal.reply);
                     }
                 }
+            }
+            Question::Auth(auth) => return self.authenticate(auth).await,
+            Question::AuthResponse(response) => {
+                return self.continue_authentication(response).await;
+            }
+            Question::AuthAborted => {
+                self.give_up_authentication();
+                Ok(())
             }
             Question::Rcpt(rcpt) => return self.recipient(rcpt).await,
             Question::Data => match self.transaction.take() {
@@ -366,6 +394,9 @@ impl Connection {
             peer: self.session.peer(),
             helo: self.session.helo().map_or("", |helo| helo.name.as_str()),
             protocol: self.session.protocol_name(),
+            encryption: self.encryption.as_ref(),
+            login: self.login.as_ref(),
+            has_logins: self.smtpd.sasl.is_some(),
         }
     }
 

@@ -16,12 +16,18 @@ use smtp::server::{MailFrom, Peer, RcptTo};
 
 use crate::generation::{Incoming as Settings, Smtpd};
 use crate::headers::{HeaderPass, Missing};
+use crate::sasl::Login;
+use crate::tls::Established;
 
 /// What stays the same over a connection.
 pub(crate) struct Client<'a> {
     pub peer: &'a Peer,
     pub helo: &'a str,
     pub protocol: &'static str,
+    pub encryption: Option<&'a Established>,
+    pub login: Option<&'a Login>,
+    /// AUTH is enabled.
+    pub has_logins: bool,
 }
 
 impl Client<'_> {
@@ -34,8 +40,36 @@ impl Client<'_> {
             recipient: None,
             recipients_so_far: 0,
             smtputf8: false,
+            login: self.login.map(|login| login.user.as_str()),
+            has_logins: self.has_logins,
+            encrypted: self.encryption.is_some(),
+            certificate: self.encryption.and_then(|encryption| {
+                let certificate = encryption.certificate.as_ref();
+                certificate.map(|certificate| &certificate.facts)
+            }),
         }
     }
+
+    /// `, sasl_method=PLAIN, sasl_username=john@example.org`, behind `client=…` in the log.
+    fn login_note(&self, mail: &MailFrom) -> String {
+        let Some(login) = self.login else {
+            return String::new();
+        };
+        let mut note = format!(
+            ", sasl_method={}, sasl_username={}",
+            printable(&login.mechanism),
+            printable(&login.user)
+        );
+        if let Some(sender) = mail.auth.as_deref().filter(|sender| *sender != "<>") {
+            note.push_str(&format!(", sasl_sender={}", printable(sender)));
+        }
+        note
+    }
+}
+
+/// Text from outside as logs and headers may have it.
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), "?")
 }
 
 /// A message between MAIL and the answer to its end.
@@ -130,8 +164,9 @@ impl Transaction {
             let id = spooling.id();
             tracing::info!(
                 prog = "smtpd",
-                "{id}: client={}",
-                client.peer.name_and_address()
+                "{id}: client={}{}",
+                client.peer.name_and_address(),
+                client.login_note(&self.mail)
             );
             self.spooling = Some(spooling);
         }
@@ -378,8 +413,21 @@ impl Transaction {
             ("LMTP", true) => "UTF8LMTP",
             (protocol, _) => protocol,
         };
+        // RFC 3848: ESMTPS, ESMTPA, ESMTPSA.
+        let extended = client.protocol != "SMTP";
+        let with_tls = if extended && client.encryption.is_some() {
+            "S"
+        } else {
+            ""
+        };
+        let with_login = if extended && client.login.is_some() {
+            "A"
+        } else {
+            ""
+        };
+        let security = self.security(client);
         let by = format!(
-            "Received: from {helo} ({name} [{literal}])\n\tby {myhostname} ({mail_name}) with {protocol} id {id}"
+            "Received: from {helo} ({name} [{literal}])\n{security}\tby {myhostname} ({mail_name}) with {protocol}{with_tls}{with_login} id {id}"
         );
         match self.accepted.as_slice() {
             [only] => {
@@ -388,6 +436,28 @@ impl Transaction {
             }
             _ => format!("{by};\n\t{date}\n"),
         }
+    }
+
+    /// The lines of `Received:` that `smtpd_tls_received_header` and `smtpd_sasl_authenticated_header` add.
+    fn security(&self, client: &Client<'_>) -> String {
+        let mut lines = String::new();
+        if let Some(encryption) = client.encryption
+            && self.settings().show_tls
+        {
+            lines.push_str(&encryption.received());
+        }
+        let show_login = self
+            .smtpd
+            .sasl
+            .as_ref()
+            .is_some_and(|sasl| sasl.show_in_header);
+        if let Some(login) = client.login.filter(|_| show_login) {
+            let user = login
+                .user
+                .replace(|c: char| c.is_control() || "()\\".contains(c), "?");
+            lines.push_str(&format!("\t(Authenticated sender: {user})\n"));
+        }
+        lines
     }
 
     /// Local clients' messages are completed (`local_header_rewrite_clients`).

@@ -248,6 +248,28 @@ pub const ETRN_IN_TRANSACTION: Reply = fixed_plain(503, "Error: MAIL transaction
 pub const ETRN_STARTED: Reply = fixed_plain(250, "Queuing started");
 /// Two `AUTH=` in one MAIL.
 pub const MULTIPLE_AUTH: Reply = fixed(503, 5, 5, 4, "Error: multiple AUTH= options");
+/// STARTTLS with an argument.
+pub const STARTTLS_SYNTAX: Reply = fixed(501, 5, 5, 4, "Syntax: STARTTLS");
+/// STARTTLS: the handshake may begin.
+pub const READY_FOR_TLS: Reply = fixed(220, 2, 0, 0, "Ready to start TLS");
+/// STARTTLS under TLS.
+pub const TLS_ACTIVE: Reply = fixed(554, 5, 5, 1, "Error: TLS already active");
+/// STARTTLS while there is no certificate.
+pub const TLS_UNAVAILABLE: Reply = fixed(454, 4, 7, 0, "TLS not available due to local problem");
+/// Commands before STARTTLS where TLS is required.
+pub const STARTTLS_FIRST: Reply = fixed(530, 5, 7, 0, "Must issue a STARTTLS command first");
+/// AUTH without a mechanism, or with too much behind it.
+pub const AUTH_SYNTAX: Reply = fixed(501, 5, 5, 4, "Syntax: AUTH mechanism");
+/// AUTH: the password was right.
+pub const AUTHENTICATED: Reply = fixed(235, 2, 7, 0, "Authentication successful");
+/// AUTH for the second time.
+pub const ALREADY_AUTHENTICATED: Reply = fixed(503, 5, 5, 1, "Error: already authenticated");
+/// AUTH between MAIL and the end of the message.
+pub const AUTH_IN_TRANSACTION: Reply = fixed(503, 5, 5, 1, "Error: MAIL transaction in progress");
+/// `*` in the place of a response.
+pub const AUTH_ABORTED: Reply = fixed(501, 5, 7, 0, "Authentication aborted");
+/// A response above `smtpd_sasl_response_limit`.
+pub const AUTH_TOO_LONG: Reply = fixed(500, 5, 5, 6, "SASL response limit exceeded");
 /// STARTTLS and BDAT while we do not offer them.
 pub const NOT_IMPLEMENTED: Reply = fixed(502, 5, 5, 1, "Error: command not implemented");
 /// AUTH while we do not offer it.
@@ -307,6 +329,38 @@ pub fn unsupported_option(option: &str) -> Reply {
 /// ETRN for a domain that is not in `fast_flush_domains`.
 pub fn etrn_unavailable(domain: &str) -> Reply {
     Reply::plain(459, format!("<{domain}>: service unavailable"))
+}
+
+/// AUTH: the challenge of the mechanism, base64.
+pub fn challenge(base64: &str) -> Reply {
+    Reply::plain(334, base64.to_owned())
+}
+
+/// AUTH: wrong password, unknown user, unknown mechanism.
+pub fn auth_failed(reason: &str) -> Reply {
+    Reply::new(
+        535,
+        EnhancedCode::new(5, 7, 8),
+        format!("Error: authentication failed: {reason}"),
+    )
+}
+
+/// AUTH: nobody could be asked.
+pub fn auth_unavailable(reason: &str) -> Reply {
+    Reply::new(
+        454,
+        EnhancedCode::new(4, 7, 0),
+        format!("Temporary authentication failure: {reason}"),
+    )
+}
+
+/// `smtpd_tls_req_ccert`: no certificate, or one that nobody known has signed.
+pub fn client_certificate(hostname: &str, problem: &str) -> Reply {
+    Reply::new(
+        421,
+        EnhancedCode::new(4, 7, 1),
+        format!("{hostname} Error: {problem}"),
+    )
 }
 
 /// Every command but QUIT after the client was refused when it connected.

@@ -25,6 +25,7 @@ pub mod smtp;
 pub mod sqlite;
 pub mod table_server;
 pub mod tempdir;
+pub mod tls;
 pub mod wait;
 
 pub use account::{Account, account, vmail};
@@ -44,4 +45,5 @@ pub use smtp::{Smtp, send_mail, swaks};
 pub use sqlite::sqlite;
 pub use table_server::{Socketmap, TableServer};
 pub use tempdir::TempDir;
+pub use tls::Certificates;
 pub use wait::{wait_for, wait_for_port};

@@ -26,7 +26,7 @@ rows! {
     accepted Int "berkeley_db_read_buffer_size" = "131072", "";
     accepted Text "best_mx_transport" = "", "";
     accepted Bool "biff" = "yes", "Notify logged-in users of new mail; accepted, nothing is sent.";
-    accepted Bool "broken_sasl_auth_clients" = "no", "";
+    honoured Bool "broken_sasl_auth_clients" = "no", "Offer AUTH= in the EHLO reply, too, for old clients.";
     accepted Text "canonical_classes" = "envelope_sender, envelope_recipient, header_sender, header_recipient", "Which addresses canonical_maps rewrites.";
     honoured Text "canonical_maps" = "", "Rewrites envelope and header addresses of every kind.";
     honoured Text "compatibility_level" = "0", "Which release's defaults apply.";
@@ -114,7 +114,7 @@ rows! {
     honoured Text "parent_domain_matches_subdomains" = "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,qmqpd_authorized_clients,relay_domains,smtpd_access_maps", "Lists where example.com matches its subdomains.";
     accepted Text "permit_mx_backup_networks" = "", "Networks for permit_mx_backup.";
     accepted Text "pickup_service_name" = "pickup", "";
-    accepted Int "plaintext_reject_code" = "450", "";
+    honoured Int "plaintext_reject_code" = "450", "Reply code of reject_plaintext_session.";
     accepted Text "postlog_service_name" = "postlog", "";
     accepted Time "postlogd_watchdog_timeout" = "10s", "";
     accepted Text "postmulti_control_commands" = "reload flush", "";

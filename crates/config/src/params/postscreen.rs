@@ -68,13 +68,13 @@ rows! {
     accepted Text "tls_low_cipherlist" = "aNULL:-aNULL:HIGH:MEDIUM:LOW:+RC4:@STRENGTH", "";
     accepted Text "tls_medium_cipherlist" = "aNULL:-aNULL:HIGH:MEDIUM:+RC4:@STRENGTH", "";
     accepted Text "tls_null_cipherlist" = "eNULL:!aNULL", "";
-    accepted Bool "tls_preempt_cipherlist" = "no", "";
+    honoured Bool "tls_preempt_cipherlist" = "no", "The server's order of ciphers decides, not the client's.";
     accepted Int "tls_random_bytes" = "32", "";
     accepted Text "tls_random_exchange_name" = "${data_directory}/prng_exch", "";
     accepted Time "tls_random_prng_update_period" = "3600s", "";
     accepted Time "tls_random_reseed_period" = "3600s", "";
     accepted Text "tls_random_source" = "dev:/dev/urandom", "";
-    accepted Text "tls_server_sni_maps" = "", "";
+    honoured Text "tls_server_sni_maps" = "", "Tables: host name that a client asks for to the PEM files of key and chain.";
     accepted Text "tls_session_ticket_cipher" = "aes-256-cbc", "";
     accepted Text "tls_ssl_options" = "", "";
     accepted Bool "tls_wildcard_matches_multiple_labels" = "yes", "";

@@ -107,7 +107,7 @@ rows! {
     honoured Int "queue_minfree" = "0", "Free bytes the queue's file system must have.";
     accepted Time "queue_run_delay" = "300s", "Pause between two looks at deferred mail.";
     accepted Text "queue_service_name" = "qmgr", "";
-    accepted Text "relay_clientcerts" = "", "";
+    honoured Text "relay_clientcerts" = "", "Tables with the fingerprints of certificates for permit_tls_clientcerts.";
     honoured Text "relay_domains" = "${{$compatibility_level} <level {2} ? {$mydestination} : {}}", "Domains that mail is relayed to.";
     honoured Int "relay_domains_reject_code" = "554", "Reply code for mail that may not be relayed.";
     honoured Text "relay_recipient_maps" = "", "Tables of known recipients in relay_domains.";

@@ -163,3 +163,15 @@ pub fn mask(text: &str, id: &str) -> String {
     }
     masked
 }
+
+/// Lines of dovecot.conf that let wrong passwords fail at once, for mechanisms of all kinds.
+pub const PROMPT_AUTH: &str = "\
+auth_mechanisms = plain login cram-md5 scram-sha-256 xoauth2 anonymous
+auth_anonymous_username = anonymous
+auth_failure_delay = 0
+service anvil {
+ unix_listener anvil-auth-penalty {
+  mode = 0
+ }
+}
+";

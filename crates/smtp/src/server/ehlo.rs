@@ -2,7 +2,7 @@
 
 use super::session::{Pending, Session, refusal};
 use super::verb::Verb;
-use super::{Answer, Helo, Keyword, Question};
+use super::{Answer, Helo, Keyword, Question, TlsLevel};
 use crate::{Protocol, Reply, reply};
 
 impl Session {
@@ -57,6 +57,13 @@ impl Session {
                     limit => text.push_str(&format!(" {limit}")),
                 }
             }
+            if keyword == Keyword::Auth {
+                let mechanisms = self.mechanisms.join(" ");
+                text.push_str(&format!(" {mechanisms}"));
+                if self.settings.broken_sasl_auth_clients {
+                    text.push_str(&format!("\nAUTH={mechanisms}"));
+                }
+            }
         }
         text
     }
@@ -66,6 +73,8 @@ impl Session {
         let has = match keyword {
             Keyword::Vrfy => !settings.disable_vrfy_command,
             Keyword::Etrn => settings.protocol == Protocol::Smtp,
+            Keyword::StartTls => settings.tls != TlsLevel::None && !self.tls,
+            Keyword::Auth => self.may_authenticate() && !self.mechanisms.is_empty(),
             Keyword::SmtpUtf8 => settings.smtputf8_enable,
             _ => true,
         };

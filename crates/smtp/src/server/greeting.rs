@@ -2,6 +2,7 @@
 
 use super::input::Line;
 use super::session::{Session, printable, refusal};
+use super::verb::Verb;
 use super::{Answer, CloseReason};
 use crate::{Reply, reply};
 
@@ -52,11 +53,18 @@ impl Session {
     }
 
     pub(super) fn warn_of_long_line(&self, line: &Line) {
-        let start: String = printable(&line.bytes).chars().take(30).collect();
-        let (client, limit) = (
-            self.peer.name_and_address(),
-            self.settings.line_length_limit,
-        );
+        let mut start: String = printable(&line.bytes).chars().take(30).collect();
+        let mut limit = self.settings.line_length_limit;
+        if start
+            .trim_start()
+            .get(..4)
+            .is_some_and(|word| word.eq_ignore_ascii_case("AUTH"))
+        {
+            // What stands behind it may be a password.
+            start = Verb::Auth.name().to_owned();
+            limit = limit.max(self.settings.sasl_response_limit);
+        }
+        let client = self.peer.name_and_address();
         tracing::warn!(
             prog = "smtpd",
             "{client}: request longer than {limit}: {start}..."

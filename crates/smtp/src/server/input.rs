@@ -43,6 +43,12 @@ impl Input {
         self.start = (self.start + count).min(self.bytes.len());
     }
 
+    /// Forgets all that is waiting.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
     /// A whole line is waiting.
     pub fn has_line(&self) -> bool {
         memchr(b'\n', self.waiting()).is_some()

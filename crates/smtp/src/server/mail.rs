@@ -99,7 +99,8 @@ impl Session {
             if mail.auth.is_some() {
                 return Err(reply::MULTIPLE_AUTH);
             }
-            mail.auth = Some(xtext::decode(auth).ok_or(reply::BAD_AUTH)?);
+            xtext::decode(auth).ok_or(reply::BAD_AUTH)?;
+            mail.auth = Some(auth.to_owned());
         } else {
             return Err(reply::unsupported_option(word));
         }

@@ -8,6 +8,7 @@
 //!         Ask(question)    => find out; answer(…)
 //!         Content(bytes)   => append to the message; on failure refuse_content(reply)
 //!         Sleep(duration)  => sleep
+//!         StartTls         => the handshake; tls_established() or tls_failed()
 //!         Close{reason}    => close the connection
 //!     }
 //! }
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use crate::reply::Reply;
 use crate::{Notify, Ret};
 
+mod auth;
 mod content;
 mod data;
 mod ehlo;
@@ -34,10 +36,11 @@ mod param;
 mod rcpt;
 mod session;
 mod settings;
+mod starttls;
 mod verb;
 
 pub use session::Session;
-pub use settings::{BareNewline, Keyword, Settings};
+pub use settings::{BareNewline, Keyword, Settings, TlsLevel};
 
 /// The client at the other end, as far as the connection tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,9 @@ pub enum Step {
     Content(Bytes),
     /// Wait, then go on (`smtpd_error_sleep_time`).
     Sleep(Duration),
+    /// Begin TLS as the server, then call `tls_established` or `tls_failed`. Bytes that were read
+    /// before the handshake are forgotten, here and by the caller (RFC 3207 section 6).
+    StartTls,
     /// Close the connection. Every further step is the same.
     Close {
         /// Why it ends.
@@ -124,6 +130,13 @@ pub enum Question {
     Vrfy(String),
     /// ETRN with its argument as given. Continue: 250 2.0.0 Queuing started.
     Etrn(String),
+    /// AUTH. Continue: 235; a reply with the code 334: its text is the challenge, and an
+    /// `AuthResponse` follows.
+    Auth(Auth),
+    /// The client's response to a challenge: base64, not decoded. Answered as `Auth` is.
+    AuthResponse(Secret),
+    /// AUTH was given up by the client, or its response was too long. Answer Continue.
+    AuthAborted,
     /// The transaction that began with MAIL is dropped: RSET, HELO, QUIT, a lost connection, refused
     /// content. Throw away what was collected and answer Continue.
     Abort,
@@ -152,6 +165,37 @@ pub struct Helo {
     pub extended: bool,
 }
 
+/// AUTH (RFC 4954).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// The mechanism as the client wrote it.
+    pub mechanism: String,
+    /// The initial response, base64, not decoded; `=` stands for an empty one.
+    pub initial: Option<Secret>,
+}
+
+/// Text that may hold a password: it has no `Display`, and its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps the text.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text, for the program that checks it and nobody else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 /// MAIL FROM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailFrom {
@@ -169,7 +213,7 @@ pub struct MailFrom {
     pub envid: Option<String>,
     /// `RET=`.
     pub ret: Option<Ret>,
-    /// `AUTH=`, as given.
+    /// `AUTH=`, as given: xtext.
     pub auth: Option<String>,
 }
 

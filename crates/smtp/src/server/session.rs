@@ -40,6 +40,16 @@ pub struct Session {
     eof: bool,
     stop: bool,
     closing: Option<CloseReason>,
+    /// The connection is encrypted.
+    pub(super) tls: bool,
+    /// STARTTLS was accepted; its reply may still have to be sent.
+    pub(super) tls_due: bool,
+    /// The client has authenticated itself.
+    pub(super) authenticated: bool,
+    /// A response to the last challenge is awaited.
+    pub(super) challenged: bool,
+    /// What EHLO offers behind AUTH.
+    pub(super) mechanisms: Vec<String>,
     deadline: Option<Instant>,
 }
 
@@ -74,6 +84,8 @@ pub(super) enum Pending {
     EndOfData,
     Vrfy(String),
     Etrn,
+    Auth,
+    AuthAborted(Reply),
     Abort,
 }
 
@@ -101,6 +113,11 @@ impl Session {
             eof: false,
             stop: false,
             closing: None,
+            tls: false,
+            tls_due: false,
+            authenticated: false,
+            challenged: false,
+            mechanisms: Vec::new(),
             deadline: None,
         }
     }
@@ -175,6 +192,9 @@ impl Session {
             if let Some(reason) = self.closing {
                 return self.flush().unwrap_or(Step::Close { reason });
             }
+            if self.tls_due {
+                return self.flush().unwrap_or_else(|| self.start_tls());
+            }
             let step = if self.content.is_some() {
                 self.pump_content()
             } else {
@@ -227,6 +247,8 @@ impl Session {
             Pending::EndOfData => self.end_of_data_answered(answer),
             Pending::Vrfy(text) => self.vrfy_answered(&text, answer),
             Pending::Etrn => self.finish(answer, &reply::ETRN_STARTED),
+            Pending::Auth => self.auth_answered(answer),
+            Pending::AuthAborted(reply) => self.refuse(&reply),
             Pending::Abort => {}
         }
     }
@@ -291,7 +313,13 @@ impl Session {
                 return Some(Step::Sleep(pause));
             }
         }
-        let line = self.input.line(self.settings.line_length_limit)?;
+        if self.challenged {
+            let line = self.input.line(self.settings.sasl_response_limit)?;
+            self.deadline = None;
+            self.auth_response(line);
+            return None;
+        }
+        let line = self.input.line(self.command_limit())?;
         self.slept = false;
         self.deadline = None;
         self.execute(line);
@@ -304,6 +332,7 @@ impl Session {
             || self.pending.is_some()
             || self.abort_due
             || self.closing.is_some()
+            || self.tls_due
             || (self.content.is_none()
                 && (self.input.has_line() || self.errors >= self.settings.hard_error_limit))
             || (self.content.is_some() && !self.input.is_empty())
@@ -327,13 +356,23 @@ impl Session {
         };
         // `MAIL:` is no verb, and `RCPT<x>` neither.
         let verb = Verb::of(word);
+        let behind_auth = self.place == Verb::Auth.name();
         self.begin(verb);
         if verb == Verb::Unknown && self.is_forbidden(word) {
-            return self.say_goodbye_to_rule_breaker(text);
+            // A response that comes too late may be a password.
+            let shown = if behind_auth {
+                "(not shown after AUTH)"
+            } else {
+                text
+            };
+            return self.say_goodbye_to_rule_breaker(shown);
         }
         if self.denied && verb != Verb::Quit {
             let reply = reply::access_denied(&self.peer.name_and_address());
             return self.refuse(&reply);
+        }
+        if self.must_start_tls() && !verb.is_allowed_in_the_clear() {
+            return self.refuse(&reply::STARTTLS_FIRST);
         }
         if verb.is_junk() {
             if self.junk > self.settings.junk_command_limit {
@@ -355,10 +394,9 @@ impl Session {
             Verb::Vrfy => self.vrfy(rest),
             Verb::Etrn => self.etrn(rest),
             Verb::Quit => self.quit(),
-            // Issue 4: STARTTLS, AUTH and BDAT get their own files, `starttls.rs`, `auth.rs` and `bdat.rs`,
-            // and their keywords in `settings::Keyword`.
-            Verb::StartTls | Verb::Bdat => self.refuse(&reply::NOT_IMPLEMENTED),
-            Verb::Auth => self.refuse(&reply::NO_AUTHENTICATION),
+            Verb::StartTls => self.starttls(rest),
+            Verb::Auth => self.auth(rest),
+            Verb::Bdat => self.refuse(&reply::NOT_IMPLEMENTED),
             Verb::Xclient | Verb::Xforward => self.refuse(&reply::NOT_AUTHORIZED),
             Verb::Unknown => self.unknown(word),
         }
@@ -374,6 +412,11 @@ impl Session {
     pub(super) fn accept(&mut self, reply: &Reply) {
         self.counters.good(self.verb);
         self.say(reply);
+    }
+
+    /// The command succeeded, although its reply was given before.
+    pub(super) fn count_success(&mut self, verb: Verb) {
+        self.counters.good(verb);
     }
 
     /// The command failed, and counts as an error.
@@ -423,7 +466,7 @@ impl Session {
         if self.input.is_empty() {
             return false;
         }
-        let ahead: String = printable(self.input.waiting()).chars().take(100).collect();
+        let ahead = shown_ahead(self.input.waiting());
         let client = self.peer.name_and_address();
         tracing::info!(
             prog = "smtpd",
@@ -492,6 +535,7 @@ impl Session {
         self.drop_transaction();
         self.question = None;
         self.pending = None;
+        self.tls_due = false;
         self.closing = Some(reason);
     }
 
@@ -529,6 +573,20 @@ pub(super) fn refusal(answer: Answer) -> Result<Option<Reply>, Reply> {
     } else {
         Err(reply)
     }
+}
+
+/// The start of what a client sent ahead, as a log may show it: AUTH and what follows may be a password.
+fn shown_ahead(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.lines().take_while(|line| {
+        let start = line.trim_start().get(..4);
+        !start.is_some_and(|word| word.eq_ignore_ascii_case("AUTH"))
+    });
+    let shown: Vec<&str> = lines.collect();
+    printable(shown.join("\r\n").as_bytes())
+        .chars()
+        .take(100)
+        .collect()
 }
 
 /// Bytes as a log may show them: `?` for control characters.

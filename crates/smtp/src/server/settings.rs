@@ -69,6 +69,30 @@ pub struct Settings {
     /// `smtpd_forbid_unauth_pipelining`: text sent ahead of the replies to
     /// EHLO and DATA ends the session with 554 (off in Postfix 3.7, on since 3.9).
     pub forbid_unauth_pipelining: bool,
+    /// `smtpd_tls_security_level`.
+    pub tls: TlsLevel,
+    /// There is a certificate: STARTTLS can be answered with more than 454.
+    pub tls_ready: bool,
+    /// `smtpd_tls_auth_only`.
+    pub tls_auth_only: bool,
+    /// `smtpd_sasl_auth_enable`.
+    pub sasl: bool,
+    /// `broken_sasl_auth_clients`: `AUTH=` in the EHLO reply, too.
+    pub broken_sasl_auth_clients: bool,
+    /// `smtpd_sasl_response_limit`: bytes in one response of the client during AUTH.
+    pub sasl_response_limit: usize,
+}
+
+/// `smtpd_tls_security_level`: whether clients may, or must, begin TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum TlsLevel {
+    /// `none`.
+    #[default]
+    None,
+    /// `may`.
+    May,
+    /// `encrypt`: most commands are refused before STARTTLS.
+    Encrypt,
 }
 
 /// `smtpd_forbid_bare_newline`: what a line that ends in LF without CR means in a message.
@@ -91,6 +115,8 @@ pub enum Keyword {
     Size,
     Vrfy,
     Etrn,
+    StartTls,
+    Auth,
     EnhancedStatusCodes,
     EightBitMime,
     Dsn,
@@ -99,11 +125,13 @@ pub enum Keyword {
 
 impl Keyword {
     /// All of them in the order of the EHLO reply.
-    pub const ALL: [Keyword; 8] = [
+    pub const ALL: [Keyword; 10] = [
         Keyword::Pipelining,
         Keyword::Size,
         Keyword::Vrfy,
         Keyword::Etrn,
+        Keyword::StartTls,
+        Keyword::Auth,
         Keyword::EnhancedStatusCodes,
         Keyword::EightBitMime,
         Keyword::Dsn,
@@ -117,6 +145,8 @@ impl Keyword {
             Keyword::Size => "SIZE",
             Keyword::Vrfy => "VRFY",
             Keyword::Etrn => "ETRN",
+            Keyword::StartTls => "STARTTLS",
+            Keyword::Auth => "AUTH",
             Keyword::EnhancedStatusCodes => "ENHANCEDSTATUSCODES",
             Keyword::EightBitMime => "8BITMIME",
             Keyword::Dsn => "DSN",
@@ -165,6 +195,12 @@ impl Default for Settings {
             forbid_bare_newline: BareNewline::default(),
             forbid_bare_newline_reject_code: 550,
             forbid_unauth_pipelining: false,
+            tls: TlsLevel::default(),
+            tls_ready: false,
+            tls_auth_only: false,
+            sasl: false,
+            broken_sasl_auth_clients: false,
+            sasl_response_limit: 12288,
         }
     }
 }

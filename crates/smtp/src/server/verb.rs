@@ -57,6 +57,23 @@ impl Verb {
         VERBS[self as usize].1
     }
 
+    /// Allowed before STARTTLS where TLS is required (RFC 3207 section 4); what is no command has
+    /// its own reply.
+    pub fn is_allowed_in_the_clear(self) -> bool {
+        matches!(
+            self,
+            Verb::Helo
+                | Verb::Ehlo
+                | Verb::Lhlo
+                | Verb::StartTls
+                | Verb::Noop
+                | Verb::Quit
+                | Verb::Xclient
+                | Verb::Xforward
+                | Verb::Unknown
+        )
+    }
+
     /// Costs the server work and brings no mail: counts towards `smtpd_junk_command_limit`.
     pub fn is_junk(self) -> bool {
         matches!(

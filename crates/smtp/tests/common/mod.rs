@@ -76,6 +76,8 @@ pub struct Driver<F: FnMut(&Question) -> Answer> {
     pub content: Vec<u8>,
     pub questions: Vec<Question>,
     pub slept: Duration,
+    pub handshakes: usize,
+    pub handshake_fails: bool,
     pub closed: Option<CloseReason>,
     pub now: Instant,
 }
@@ -90,6 +92,8 @@ impl<F: FnMut(&Question) -> Answer> Driver<F> {
             content: Vec::new(),
             questions: Vec::new(),
             slept: Duration::ZERO,
+            handshakes: 0,
+            handshake_fails: false,
             closed: None,
             now,
         }
@@ -108,6 +112,13 @@ impl<F: FnMut(&Question) -> Answer> Driver<F> {
                 }
                 Step::Content(bytes) => self.content.extend_from_slice(&bytes),
                 Step::Sleep(duration) => self.slept += duration,
+                Step::StartTls => {
+                    self.handshakes += 1;
+                    match self.handshake_fails {
+                        true => self.session.tls_failed(),
+                        false => self.session.tls_established(),
+                    }
+                }
                 Step::Close { reason } => {
                     self.closed = Some(reason);
                     return;

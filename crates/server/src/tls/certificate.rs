@@ -1,0 +1,188 @@
+//! What a certificate says of its owner, its issuer and its key: as much of X.509 as logs, headers and
+//! access tables show.
+
+/// A certificate, read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    /// The subject's common name; empty without one.
+    pub subject: String,
+    /// The issuer's common name, or its organization.
+    pub issuer: String,
+    /// What kind of key it is for.
+    pub key: Option<KeyKind>,
+    /// The public key (SubjectPublicKeyInfo) in DER.
+    pub public_key: Vec<u8>,
+}
+
+/// A public key as log lines describe it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    Rsa { bits: usize },
+    Ec { curve: &'static str },
+    Ed25519,
+}
+
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OBJECT_ID: u8 = 0x06;
+/// `[0]`, the version of a certificate.
+const VERSION: u8 = 0xa0;
+
+const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+const ORGANIZATION: &[u8] = &[0x55, 4, 10];
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+const CURVES: [(&[u8], &str); 3] = [
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7], "prime256v1"),
+    (&[0x2b, 0x81, 4, 0, 34], "secp384r1"),
+    (&[0x2b, 0x81, 4, 0, 35], "secp521r1"),
+];
+
+impl Certificate {
+    /// Reads DER (RFC 5280 section 4.1); `None` when it is no certificate.
+    pub fn read(der: &[u8]) -> Option<Certificate> {
+        let mut outer = Der(Der(der).take(SEQUENCE)?.content);
+        let mut body = Der(outer.take(SEQUENCE)?.content);
+        if body.0.first() == Some(&VERSION) {
+            body.take(VERSION)?;
+        }
+        body.take(INTEGER)?;
+        body.take(SEQUENCE)?;
+        let issuer = body.take(SEQUENCE)?.content;
+        body.take(SEQUENCE)?;
+        let subject = body.take(SEQUENCE)?.content;
+        let public_key = body.take(SEQUENCE)?;
+        let issuer = name_part(issuer, COMMON_NAME).or_else(|| name_part(issuer, ORGANIZATION));
+        Some(Certificate {
+            subject: name_part(subject, COMMON_NAME).unwrap_or_default(),
+            issuer: issuer.unwrap_or_default(),
+            key: key_kind(public_key.content),
+            public_key: public_key.whole.to_vec(),
+        })
+    }
+}
+
+/// The first attribute of that type in a Name, fit to be shown.
+fn name_part(name: &[u8], wanted: &[u8]) -> Option<String> {
+    let mut sets = Der(name);
+    while let Some(set) = sets.take(SET) {
+        let mut attributes = Der(set.content);
+        while let Some(attribute) = attributes.take(SEQUENCE) {
+            let mut parts = Der(attribute.content);
+            if parts.take(OBJECT_ID)?.content == wanted {
+                let value = parts.next()?.content;
+                let text = String::from_utf8_lossy(value);
+                let odd = |c: char| c.is_control() || ['(', ')', '\\'].contains(&c);
+                return Some(text.replace(odd, "?"));
+            }
+        }
+    }
+    None
+}
+
+fn key_kind(public_key: &[u8]) -> Option<KeyKind> {
+    let mut parts = Der(public_key);
+    let mut algorithm = Der(parts.take(SEQUENCE)?.content);
+    match algorithm.take(OBJECT_ID)?.content {
+        RSA => {
+            // A bit string begins with the number of its unused bits.
+            let key = parts.take(BIT_STRING)?.content.get(1..)?;
+            let modulus = Der(Der(key).take(SEQUENCE)?.content).take(INTEGER)?.content;
+            let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+            let first = modulus.get(zeros)?.leading_zeros() as usize;
+            Some(KeyKind::Rsa {
+                bits: (modulus.len() - zeros) * 8 - first,
+            })
+        }
+        EC => {
+            let id = algorithm.take(OBJECT_ID)?.content;
+            let known = CURVES.iter().find(|(curve, _)| *curve == id);
+            known.map(|(_, curve)| KeyKind::Ec { curve })
+        }
+        ED25519 => Some(KeyKind::Ed25519),
+        _ => None,
+    }
+}
+
+/// The rest of a DER value.
+struct Der<'a>(&'a [u8]);
+
+struct Element<'a> {
+    tag: u8,
+    content: &'a [u8],
+    /// With tag and length.
+    whole: &'a [u8],
+}
+
+impl<'a> Der<'a> {
+    /// The next element, which must have this tag.
+    fn take(&mut self, tag: u8) -> Option<Element<'a>> {
+        self.next().filter(|element| element.tag == tag)
+    }
+
+    fn next(&mut self) -> Option<Element<'a>> {
+        let all = self.0;
+        let (&tag, rest) = all.split_first()?;
+        let (&short, mut rest) = rest.split_first()?;
+        let length = match short {
+            0..=127 => usize::from(short),
+            // More than four bytes of length: nothing that fits into a handshake.
+            0x81..=0x84 => {
+                let count = usize::from(short & 0x7f);
+                let (bytes, behind) = rest.split_at_checked(count)?;
+                rest = behind;
+                bytes
+                    .iter()
+                    .fold(0, |length, byte| length << 8 | usize::from(*byte))
+            }
+            _ => return None,
+        };
+        let (content, behind) = rest.split_at_checked(length)?;
+        self.0 = behind;
+        Some(Element {
+            tag,
+            content,
+            whole: &all[..all.len() - behind.len()],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `openssl req -x509 -newkey ed25519 -subj '/O=Org/CN=a (test)'`, made once.
+    const ED25519_PEM: &str = include_str!("testdata/ed25519.pem");
+
+    fn der(pem: &str) -> Vec<u8> {
+        let read = rustls::pki_types::pem::from_buf(&mut pem.as_bytes());
+        read.expect("PEM").expect("a certificate").1
+    }
+
+    #[test]
+    fn a_certificate_is_read() {
+        let certificate = Certificate::read(&der(ED25519_PEM)).expect("a certificate");
+        assert_eq!(certificate.subject, "a ?test?");
+        assert_eq!(certificate.issuer, "a ?test?");
+        assert_eq!(certificate.key, Some(KeyKind::Ed25519));
+        assert_eq!(certificate.public_key.len(), 44);
+    }
+
+    #[test]
+    fn what_is_cut_is_no_certificate_and_never_a_panic() {
+        let whole = der(ED25519_PEM);
+        for end in 0..whole.len() {
+            assert_eq!(Certificate::read(&whole[..end]), None, "{end} bytes");
+        }
+        for at in 0..whole.len() {
+            for value in [0, 0x7f, 0x80, 0x84, 0xff] {
+                let mut changed = whole.clone();
+                changed[at] = value;
+                let _ = Certificate::read(&changed);
+            }
+        }
+    }
+}
