@@ -74,7 +74,8 @@ fn code_of(crates: &Path, wanted: impl Fn(&str) -> bool) -> String {
         let folder = entry.unwrap().path();
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         let source = folder.join("src");
-        if name == "config" || !wanted(&name) || !source.is_dir() {
+        // `directory` judges settings; it does not act on them.
+        if name == "config" || name == "directory" || !wanted(&name) || !source.is_dir() {
             continue;
         }
         for file in rust_files(&source) {

@@ -117,17 +117,18 @@ impl Table {
             Engine::Pipe(tables) => pipe(tables, key)
                 .await
                 .map_err(|error| error.passed_on(self.spec())),
+            // Boxed, because every lookup of whatever table would be as large as these otherwise.
             Engine::Socketmap(table, front) => {
-                let query = async { self.utf8_value(key, table.lookup(key).await?) };
+                let query = Box::pin(async { self.utf8_value(key, table.lookup(key).await?) });
                 behind(front.as_ref(), key, query).await
             }
             Engine::Tcp(table, front) => {
-                let query = async { self.utf8_value(key, table.lookup(key).await?) };
+                let query = Box::pin(async { self.utf8_value(key, table.lookup(key).await?) });
                 behind(front.as_ref(), key, query).await
             }
             Engine::Memcache(table) => {
                 let key = self.folded(key);
-                self.utf8_value(&key, table.lookup(&key).await?)
+                self.utf8_value(&key, Box::pin(table.lookup(&key)).await?)
             }
             Engine::Debug(table) => debug(table, key).await,
             _ => self.lookup_in_memory(key),

@@ -144,7 +144,8 @@ impl SqlTable {
             return Ok(None);
         }
         match &self.front {
-            Some(front) => front.answer(key, self.ask(key)).await,
+            // Boxed: it is moved about until it is known who asks.
+            Some(front) => front.answer(key, Box::pin(self.ask(key))).await,
             None => self.ask(key).await,
         }
     }
