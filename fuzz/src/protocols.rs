@@ -85,6 +85,58 @@ pub fn smtp_client(data: &[u8]) {
     }
 }
 
+/// Netstrings and what is in them: how the bytes are cut changes nothing, and what was read can be written.
+pub fn socketmap_frames(data: &[u8]) {
+    use tables::socketmap::{Frames, Reply, Request, frame};
+    let read = |size: usize| {
+        let mut frames = Frames::new(1000);
+        let mut found = Vec::new();
+        for mut piece in data.chunks(size.max(1)) {
+            loop {
+                match frames.next(&mut piece) {
+                    Ok(Some(content)) => found.push(content),
+                    Ok(None) => break,
+                    // Behind a malformed frame nothing is known: the connection ends.
+                    Err(error) => return (found, Some(format!("{error:?}"))),
+                }
+            }
+        }
+        (found, None)
+    };
+    let whole = read(data.len());
+    assert_eq!(whole, read(1), "cut into bytes");
+    for content in whole.0 {
+        let mut frames = Frames::new(1000);
+        let again = frames.next(&mut frame(&content).as_slice());
+        assert_eq!(again.ok().flatten(), Some(content.clone()));
+        if let Some(request) = Request::parse(&content) {
+            assert_eq!(request.encode(), content);
+        }
+        if let Some(reply) = Reply::parse(&content) {
+            assert_eq!(Reply::parse(&reply.encode()), Some(reply));
+        }
+    }
+}
+
+/// tcp_table(5): any line is a request or a reply, or none; a key survives its encoding.
+pub fn tcp_table_lines(data: &[u8]) {
+    use tables::tcp_table::{Reply, Request};
+    let _ = Request::parse(data);
+    if let Some(reply) = Reply::parse(data) {
+        let line = reply.encode();
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        assert_eq!(Reply::parse(line), Some(reply));
+    }
+    let line = Request::get(data);
+    let line = line.strip_suffix(b"\n").unwrap_or(&line);
+    match Request::parse(line) {
+        Request::Get(key) => assert_eq!(key, data),
+        // There is no lookup without a key.
+        Request::Malformed if data.is_empty() => {}
+        other => panic!("{other:?}"),
+    }
+}
+
 /// What came of a session in which the policy agrees to everything.
 #[derive(Default)]
 struct Dialogue {

@@ -20,18 +20,6 @@ use testkit::{MariaDb, MariaDbOptions, Postgres, TempDir};
 /// Cases in which we differ from Postfix, and why.
 const EXCEPTIONS: &[(&str, &str)] = &[
     (
-        "lk-my-hosts-error-both",
-        "a statement error is final: other hosts are not asked, and none is taken out of use",
-    ),
-    (
-        "lk-my-tls-cafile-missing",
-        "a warning where TLS settings have no effect yet",
-    ),
-    (
-        "lk-my-tls-cert-missing",
-        "a warning where TLS settings have no effect yet",
-    ),
-    (
         "lk-nn-maptypes-hash-notbuilt",
         "hash: is read from its source text, which needs no building",
     ),
@@ -50,14 +38,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     (
         "lk-nn-maptypes-tcp-dead",
         "Postfix tries a dead tcp: server ten times, a second apart",
-    ),
-    (
-        "lk-my-proxy-error",
-        "proxy: is the table itself, so that the database's message is seen at once",
-    ),
-    (
-        "lk-my-proxy-dead",
-        "proxy: is the table itself, so that the database's message is seen at once",
     ),
     (
         "lk-my-newer-params-charset-bad",

@@ -62,6 +62,9 @@ pub use statistics::{LATENCY_BOUNDS, Latency, PoolStatistics, Statistics, TableS
 pub use table::{Table, TableList};
 pub use text::{Format, Reading, SourceProblem, TextTable};
 
+/// The target of warnings that Postfix does not have. Its tools print none of them, so ours do with `-v` alone.
+pub const ADVICE: &str = "postroom_tables::advice";
+
 /// Found (`Some`, possibly empty), not found (`None`), or failed.
 pub type Answer = Result<Option<String>, TableError>;
 

@@ -34,6 +34,14 @@ pub async fn holding<T>(work: impl Future<Output = T>) -> (T, String) {
     .await
 }
 
+/// Lets lines go where they would have gone without [`holding`].
+pub fn release(lines: &str) {
+    let held = HELD.try_with(|held| held.borrow_mut().push_str(lines));
+    if held.is_err() {
+        eprint!("{lines}");
+    }
+}
+
 /// `text` with everything that could drive a terminal replaced, as Postfix logs it.
 pub fn printable(text: &str) -> String {
     text.chars()
@@ -43,6 +51,9 @@ pub fn printable(text: &str) -> String {
 
 impl Subscriber for ToolLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        if metadata.target() == tables::ADVICE {
+            return self.level >= Level::DEBUG;
+        }
         let ours = metadata.target().starts_with("postroom");
         *metadata.level() <= self.level && (ours || *metadata.level() <= Level::WARN)
     }
@@ -64,10 +75,7 @@ impl Subscriber for ToolLog {
             _ => "",
         };
         let line = format!("{}: {severity}{}\n", self.program, printable(&message.text));
-        let held = HELD.try_with(|held| held.borrow_mut().push_str(&line));
-        if held.is_err() {
-            eprint!("{line}");
-        }
+        release(&line);
     }
 
     fn enter(&self, _span: &Id) {}

@@ -43,7 +43,7 @@ pub struct Source {
 }
 
 enum Database {
-    Server(Target),
+    Server(Box<Target>),
     File(PathBuf),
 }
 
@@ -71,7 +71,7 @@ impl Tables {
         };
         let place = match engine {
             Engine::Sqlite => Database::File(parameters.text("dbpath", "", 1)?.into()),
-            _ => Database::Server(settings::target(&parameters, engine, self)?),
+            _ => Database::Server(Box::new(settings::target(&parameters, engine, self)?)),
         };
         Ok(Some(Source {
             spec: full.to_string(),

@@ -178,6 +178,10 @@ impl SqlTable {
                     true => Ok(pool::Replies::default()),
                     false => pool.run(&self.job(&asked, *require_result_set)).await,
                 };
+                // Another host may take what one rejects: key by key then.
+                if pool.has_others() && replies.as_ref().is_ok_and(pool::Replies::has_rejected) {
+                    return None;
+                }
                 self.tell_all(pool, keys, replies, &mut answers);
             }
         }
@@ -240,11 +244,7 @@ impl SqlTable {
                 require_result_set,
             } => {
                 let job = self.job(std::slice::from_ref(&key), *require_result_set);
-                pool.run(&job).await.and_then(|mut replies| {
-                    let none = || Err("no reply".to_string());
-                    let reply = replies.each.pop().unwrap_or_else(none);
-                    reply.map_err(|text| pool.rejected(&self.spec, replies.host, &text))
-                })
+                pool.run_one(&job).await
             }
         };
         self.answer(key, rows)

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::connect::{self, Connection};
 use super::exchange::{self, Broken, Pace, Reply};
 use super::health::Health;
+use super::rows::Rows;
 use super::template::Query;
 use super::tls::Tls;
 use super::{Engine, Failure};
@@ -118,6 +119,12 @@ pub(crate) struct Replies {
     pub each: Vec<Reply>,
 }
 
+impl Replies {
+    pub fn has_rejected(&self) -> bool {
+        self.each.iter().any(Result::is_err)
+    }
+}
+
 /// Counts while it lives.
 struct Counted(Arc<AtomicUsize>);
 
@@ -208,6 +215,44 @@ impl Pool {
             return Ok(replies);
         }
         Err(Failure::Logged(ErrorKind::Environment))
+    }
+
+    /// The rows for the one key of the job. What a server rejects, the others are asked too: a replica may lack what
+    /// they have. None goes out of use for that.
+    pub async fn run_one(&self, job: &Job<'_>) -> Result<Rows, Failure> {
+        let Replies { host, mut each } = self.run(job).await?;
+        match each.pop() {
+            Some(Ok(rows)) => return Ok(rows),
+            Some(Err(text)) => self.warn_failed(job.spec, host, &text),
+            None => self.warn_failed(job.spec, host, "no reply"),
+        }
+        let _permit = self.permit(job.spec).await?;
+        for other in self.health.candidates(Instant::now()) {
+            if other == host {
+                continue;
+            }
+            let resting = match self.take_idle_of(other) {
+                Some(member) => self.run_on(member, job, Pace::Together).await.ok(),
+                None => None,
+            };
+            let replies = match resting {
+                Some(replies) => Some(Ok(replies)),
+                None => self.run_afresh(other, job).await,
+            };
+            if let Some(Ok(mut replies)) = replies {
+                match replies.each.pop() {
+                    Some(Ok(rows)) => return Ok(rows),
+                    Some(Err(text)) => self.warn_failed(job.spec, other, &text),
+                    None => {}
+                }
+            }
+        }
+        Err(Failure::Logged(ErrorKind::Rejected))
+    }
+
+    /// Whether there is more than one host.
+    pub fn has_others(&self) -> bool {
+        self.target.hosts.len() > 1
     }
 
     /// The failure of a key whose statement the server rejected, after a word to the log.
@@ -319,6 +364,12 @@ impl Pool {
         hosts.sort_unstable();
         hosts.dedup();
         let host = self.health.prefer(&hosts)?;
+        let last = all.iter().rposition(|one| one.host == host)?;
+        Some(all.remove(last))
+    }
+
+    fn take_idle_of(&self, host: usize) -> Option<Member> {
+        let mut all = self.idle();
         let last = all.iter().rposition(|one| one.host == host)?;
         Some(all.remove(last))
     }

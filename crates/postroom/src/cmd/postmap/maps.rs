@@ -7,6 +7,7 @@ use tables::{Answer, Open, Table, TableError, Tables, base64_decoded};
 
 use super::Fatal;
 use super::options::Options;
+use crate::cmd::tool_log::{holding, release};
 
 pub(super) struct Maps {
     pub specs: Vec<String>,
@@ -44,7 +45,11 @@ impl Maps {
             let spec = table.spec();
             let found = match table.lookup_octets(key) {
                 Some(answer) => answer?,
-                None => table.lookup_bytes(key).await?.map(String::into_bytes),
+                None => {
+                    let asking = async { vec![table.lookup_bytes(key).await] };
+                    let mut answers = told(spec, asking).await;
+                    answers.pop().unwrap_or(Ok(None))?
+                }
             };
             if let Some(value) = found {
                 let value = self.decoded(spec, key, value);
@@ -60,10 +65,13 @@ impl Maps {
     pub(super) async fn lookup_all(&self, keys: &[Vec<u8>]) -> Vec<Result<Option<Vec<u8>>, Fatal>> {
         if self.specs.len() == 1
             && let Ok(table) = self.table(0)
-            && let Some(answers) = table.lookup_together(keys).await
         {
-            let bytes = |answer: Answer| Ok(answer?.map(String::into_bytes));
-            return answers.into_iter().map(bytes).collect();
+            // No answers: the table is asked key by key.
+            let asking = async { table.lookup_together(keys).await.unwrap_or_default() };
+            let answers = told(table.spec(), asking).await;
+            if !answers.is_empty() {
+                return answers;
+            }
         }
         let mut answers = Vec::with_capacity(keys.len());
         for key in keys {
@@ -89,6 +97,36 @@ impl Maps {
         }
         decoded
     }
+}
+
+/// Answers with their failures as the command tells them. Behind `proxy:` stands proxymap(8) in Postfix, which has a
+/// log of its own, so that of a failure one line is seen: here it ends with what was wrong.
+async fn told(
+    spec: &str,
+    asking: impl Future<Output = Vec<Answer>>,
+) -> Vec<Result<Option<Vec<u8>>, Fatal>> {
+    let bytes = |answer: Answer| Ok(answer?.map(String::into_bytes));
+    if !spec.starts_with("proxy:") {
+        return asking.await.into_iter().map(bytes).collect();
+    }
+    let (answers, log) = holding(asking).await;
+    if answers.iter().all(Result::is_ok) {
+        release(&log);
+    }
+    let reasons: Vec<&str> = log
+        .lines()
+        .filter_map(|line| line.split_once(": warning: "))
+        .map(|(_, reason)| reason)
+        .collect();
+    let failed = |error: TableError| match reasons.as_slice() {
+        [] => Fatal::from(error),
+        reasons => Fatal(format!(
+            "table {spec}: query error: Application error: {}",
+            reasons.join("; ")
+        )),
+    };
+    let outcome = |answer: Answer| Ok(answer.map_err(failed)?.map(String::into_bytes));
+    answers.into_iter().map(outcome).collect()
 }
 
 /// An empty value is no value to most of the mail system.

@@ -71,6 +71,7 @@ impl Connection {
             When::Never | When::Demanded => return Ok(self),
             When::Offered if !greeting.offers_tls => {
                 tracing::warn!(
+                    target: crate::ADVICE,
                     "mysql server {} offers no TLS: the connection is not encrypted, although the table's \
                      settings ask for it; with tls_verify_cert = yes it would be refused",
                     place.shown()
