@@ -12,7 +12,7 @@ use super::pool::{Job, Login, Patience, Place, Target};
 use super::rows::Rows;
 use super::settings::{self, Settings};
 use super::template::{Format, Query};
-use super::{Engine, sqlite};
+use super::{Engine, filtered_domain, sqlite};
 use crate::error::TableError;
 use crate::lists::MatchList;
 use crate::open::Tables;
@@ -163,11 +163,9 @@ impl Source {
         let Some(domains) = &self.domain else {
             return Ok(true);
         };
-        match key.rsplit_once('@') {
-            Some((user, domain)) if !user.is_empty() && !domain.is_empty() => {
-                domains.matches(domain).await
-            }
-            _ => Ok(false),
+        match filtered_domain(key) {
+            Some(domain) => domains.matches(domain).await,
+            None => Ok(false),
         }
     }
 

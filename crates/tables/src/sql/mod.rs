@@ -51,6 +51,12 @@ impl Engine {
     }
 }
 
+/// What the `domain` parameter is asked about: only a key with a user and a domain passes it.
+fn filtered_domain(key: &str) -> Option<&str> {
+    let (user, domain) = key.rsplit_once('@')?;
+    (!user.is_empty() && !domain.is_empty()).then_some(domain)
+}
+
 /// A lookup that failed below: whether the log has the reason already, and the reason.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -272,12 +278,9 @@ impl SqlTable {
         let Some(domains) = &self.domain else {
             return Ok(true);
         };
-        let Some((user, domain)) = key.rsplit_once('@') else {
+        let Some(domain) = filtered_domain(key) else {
             return Ok(false);
         };
-        if user.is_empty() || domain.is_empty() {
-            return Ok(false);
-        }
         domains.matches(domain).await.map_err(|error| {
             if !error.is_logged() {
                 tracing::warn!("{}: {}: table lookup problem", self.name, error.table());
