@@ -233,3 +233,33 @@ async fn a_server_with_too_few_connections_makes_lookups_wait_not_fail() {
         assert_eq!(found, Ok(Some(format!("key{number}"))));
     }
 }
+
+/// A replica may lack what the other host has: it is asked first here, and the answer is found all the same.
+#[tokio::test]
+async fn what_one_host_rejects_another_may_answer() {
+    if !testkit::peers() {
+        return;
+    }
+    let (with, without) = (server(50), server(50));
+    with.run_sql(
+        "mail",
+        "CREATE TABLE t (k VARCHAR(80)); INSERT INTO t VALUES ('key')",
+    );
+    let dir = tempfile::tempdir().expect("temporary folder");
+    // A socket comes before an address.
+    let hosts = format!("unix:{} {}", without.socket.display(), with.host());
+    let table = open(
+        dir.path(),
+        "",
+        &hosts,
+        "SELECT CONCAT('has ', k) FROM t WHERE k = '%s'",
+    );
+    for _ in 0..20 {
+        assert_eq!(table.lookup("key").await, Ok(Some("has key".to_string())));
+        assert_eq!(table.lookup("other").await, Ok(None));
+    }
+    // Neither went out of use.
+    let questions = |server: &MariaDb| server.status("Com_select");
+    assert!(questions(&with) >= 40, "{}", questions(&with));
+    assert!(questions(&without) > 20, "{}", questions(&without));
+}
