@@ -12,6 +12,7 @@ use route::{Route, Walk};
 use tokio::task::JoinSet;
 
 use crate::generation::Generation;
+use crate::log;
 use crate::scheduler::Scheduler;
 
 /// What comes after an attempt.
@@ -262,8 +263,14 @@ impl Attempt<'_> {
         clock: Clock,
         results: &mut Vec<Result1>,
     ) {
+        let name = self.generation.log_name(&done.transport);
         for (rcpt, outcome) in done.recipients.iter().zip(done.outcomes) {
-            self.log_outcome(id, envelope, rcpt.index, &outcome, clock, done.waited);
+            let tell =
+                || self.log_outcome(id, envelope, rcpt.index, &outcome, clock, done.waited);
+            match name {
+                Some(name) => log::named_now(Arc::clone(name), tell),
+                None => tell(),
+            }
             results.push((rcpt.index, outcome));
         }
     }
@@ -549,6 +556,7 @@ impl Attempt<'_> {
 }
 
 struct Delivered {
+    transport: String,
     recipients: Vec<Rcpt>,
     outcomes: Vec<Outcome>,
     /// From the attempt's beginning to the delivery's.
@@ -564,8 +572,14 @@ async fn deliver_one(generation: Arc<Generation>, request: Request, began: Insta
     let _destination = destination.acquire().await;
     let _transport = transport.acquire().await;
     let waited = began.elapsed();
-    let outcomes = generation.agents.deliver(&request).await;
+    let delivery = generation.agents.deliver(&request);
+    let outcomes = match generation.log_name(&request.transport) {
+        // Two forms of one future beside each other would double the size of this one.
+        Some(name) => Box::pin(log::named(Arc::clone(name), delivery)).await,
+        None => delivery.await,
+    };
     Delivered {
+        transport: request.transport,
         recipients: request.recipients,
         outcomes,
         waited,

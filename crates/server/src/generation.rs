@@ -47,6 +47,8 @@ impl From<TableError> for Problem {
 /// The settings of one `inet … smtpd` service.
 pub(crate) struct Smtpd {
     pub service: Service,
+    /// `syslog_name`.
+    pub log_name: Arc<str>,
     pub settings: Arc<SmtpSettings>,
     /// The same for clients in `smtpd_forbid_bare_newline_exclusions`.
     pub lenient: Arc<SmtpSettings>,
@@ -79,6 +81,8 @@ pub(crate) struct Incoming {
     pub connection_limit: usize,
     pub connection_limit_exceptions: CidrList,
     pub peername_lookup: bool,
+    /// `smtpd_client_port_logging`.
+    pub port_logging: bool,
     /// Domains that ETRN may ask for.
     pub fast_flush_domains: MatchList,
     /// `smtpd_tls_received_header`.
@@ -110,6 +114,7 @@ pub struct Generation {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) spool: SpoolSettings,
     pub(crate) limits: TransportLimits,
+    log_names: HashMap<String, Arc<str>>,
     warnings: Vec<String>,
     /// Certificates, keys and CAs.
     certificate_files: BTreeSet<PathBuf>,
@@ -164,6 +169,7 @@ impl Generation {
             shutdown_timeout: config.time("postroom_shutdown_timeout")?,
             spool: spool(config)?,
             limits: TransportLimits::new(config),
+            log_names: log_names(config)?,
             config: config.clone(),
             tables,
             smtpd: Vec::new(),
@@ -211,6 +217,11 @@ impl Generation {
         files.extend(self.tables.files());
         files.extend(self.certificate_files.iter().cloned());
         files
+    }
+
+    /// `syslog_name` as the service of this transport has it, where that is another than main.cf's.
+    pub(crate) fn log_name(&self, transport: &str) -> Option<&Arc<str>> {
+        self.log_names.get(transport)
     }
 
     /// `TRANSPORT_destination_recipient_limit`.
@@ -351,6 +362,7 @@ fn build_smtpd(
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
         service: service.clone(),
+        log_name: config.string("syslog_name").map_err(one)?.into(),
         tls,
         sasl,
     })
@@ -372,6 +384,7 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
         connection_limit: positive(config, "smtpd_client_connection_count_limit")?,
         connection_limit_exceptions: tables.network_list(&exceptions),
         peername_lookup: config.bool("smtpd_peername_lookup")?,
+        port_logging: config.bool("smtpd_client_port_logging")?,
         fast_flush_domains: tables.match_list(
             &config.string("fast_flush_domains")?,
             parents.iter().any(|name| name == "fast_flush_domains"),
@@ -462,6 +475,19 @@ fn schedule(config: &Config) -> Result<ScheduleSettings, ConfigError> {
         bounce_lifetime: config.time("bounce_queue_lifetime")?,
         delay_warning: (!warning.is_zero()).then_some(warning),
     })
+}
+
+/// Transports whose lines bear a name of their own, as the stock master.cf gives `relay`.
+fn log_names(config: &Config) -> Result<HashMap<String, Arc<str>>, ConfigError> {
+    let mut names = HashMap::new();
+    for service in config.services() {
+        let own = |(name, _): &(String, String)| name == "syslog_name";
+        if service.kind == ServiceKind::Unix && service.overrides.iter().any(own) {
+            let name = config.for_service(service).string("syslog_name")?;
+            names.insert(service.name.clone(), name.into());
+        }
+    }
+    Ok(names)
 }
 
 fn spool(config: &Config) -> Result<SpoolSettings, ConfigError> {

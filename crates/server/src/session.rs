@@ -88,6 +88,7 @@ pub(crate) async fn serve(
         name,
         address: ip,
         port: address.port(),
+        show_port: smtpd.incoming.port_logging,
     };
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
     let session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());

@@ -8,6 +8,7 @@ use config::{Config, Environment};
 
 use super::daemon;
 use super::options::{self, EX_CONFIG, EX_USAGE};
+use super::pid_file::PidFile;
 
 const USAGE: &str = "usage: postroom serve [-c config_dir]
 Runs the mail server in the foreground. SIGTERM and SIGINT stop it in an orderly way, SIGHUP makes
@@ -52,6 +53,7 @@ fn usage_error(problem: &str) -> ExitCode {
 fn start(config_dir: &Path) -> Result<(), String> {
     let environment = Environment::of_this_machine();
     let config = Config::load(config_dir, &environment).map_err(|error| error.to_string())?;
+    let _running = PidFile::take(&config)?;
     let flusher = daemon::start_log(&config, "smtpd")?;
     daemon::raise_file_limit();
     // The umask of Postfix's daemons: what is not asked for is nobody else's.
