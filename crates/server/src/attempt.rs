@@ -268,7 +268,7 @@ impl Attempt<'_> {
             let tell =
                 || self.log_outcome(id, envelope, rcpt.index, &outcome, clock, done.waited);
             match name {
-                Some(name) => log::named_now(Arc::clone(name), tell),
+                Some(name) => log::named_now(name.clone(), tell),
                 None => tell(),
             }
             results.push((rcpt.index, outcome));
@@ -290,6 +290,11 @@ impl Attempt<'_> {
             attempts: Some(envelope.attempts + 1),
             ..Update::default()
         };
+        // Only what would have been tried again can come too late.
+        let expired = expired
+            && results
+                .iter()
+                .any(|(_, outcome)| outcome.status == Status::Deferred);
         for (index, outcome) in &results {
             let new = match (outcome.status, expired) {
                 (Status::Deferred, true) => bounced(outcome),
@@ -502,6 +507,8 @@ impl Attempt<'_> {
         let settings = &self.generation.reports;
         let report = dsn::compose(settings, kind, mail, about, &report_id, now)
             .map_err(|error| text(&error))?;
+        let message_id = &report.message_id;
+        tracing::info!(prog = "cleanup", "{report_id}: message-id={message_id}");
         spooling
             .append(&report.content)
             .await
@@ -575,7 +582,7 @@ async fn deliver_one(generation: Arc<Generation>, request: Request, began: Insta
     let delivery = generation.agents.deliver(&request);
     let outcomes = match generation.log_name(&request.transport) {
         // Two forms of one future beside each other would double the size of this one.
-        Some(name) => Box::pin(log::named(Arc::clone(name), delivery)).await,
+        Some(name) => Box::pin(log::named(name.clone(), delivery)).await,
         None => delivery.await,
     };
     Delivered {

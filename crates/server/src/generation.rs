@@ -18,6 +18,7 @@ use smtp::server::{BareNewline, Keyword, Settings as SmtpSettings};
 use tables::{CidrList, MatchList, TableError, Tables};
 use tokio::sync::Semaphore;
 
+use crate::log;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
 use crate::tls;
@@ -48,7 +49,7 @@ impl From<TableError> for Problem {
 pub(crate) struct Smtpd {
     pub service: Service,
     /// `syslog_name`.
-    pub log_name: Arc<str>,
+    pub log_name: log::Name,
     pub settings: Arc<SmtpSettings>,
     /// The same for clients in `smtpd_forbid_bare_newline_exclusions`.
     pub lenient: Arc<SmtpSettings>,
@@ -114,7 +115,7 @@ pub struct Generation {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) spool: SpoolSettings,
     pub(crate) limits: TransportLimits,
-    log_names: HashMap<String, Arc<str>>,
+    log_names: HashMap<String, log::Name>,
     warnings: Vec<String>,
     /// Certificates, keys and CAs.
     certificate_files: BTreeSet<PathBuf>,
@@ -220,7 +221,7 @@ impl Generation {
     }
 
     /// `syslog_name` as the service of this transport has it, where that is another than main.cf's.
-    pub(crate) fn log_name(&self, transport: &str) -> Option<&Arc<str>> {
+    pub(crate) fn log_name(&self, transport: &str) -> Option<&log::Name> {
         self.log_names.get(transport)
     }
 
@@ -362,7 +363,7 @@ fn build_smtpd(
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
         service: service.clone(),
-        log_name: config.string("syslog_name").map_err(one)?.into(),
+        log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,
         sasl,
     })
@@ -478,13 +479,14 @@ fn schedule(config: &Config) -> Result<ScheduleSettings, ConfigError> {
 }
 
 /// Transports whose lines bear a name of their own, as the stock master.cf gives `relay`.
-fn log_names(config: &Config) -> Result<HashMap<String, Arc<str>>, ConfigError> {
+fn log_names(config: &Config) -> Result<HashMap<String, log::Name>, ConfigError> {
     let mut names = HashMap::new();
     for service in config.services() {
         let own = |(name, _): &(String, String)| name == "syslog_name";
         if service.kind == ServiceKind::Unix && service.overrides.iter().any(own) {
             let name = config.for_service(service).string("syslog_name")?;
-            names.insert(service.name.clone(), name.into());
+            let name = log::Name::new(&name, &service.command);
+            names.insert(service.name.clone(), name);
         }
     }
     Ok(names)

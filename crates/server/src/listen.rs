@@ -153,7 +153,7 @@ async fn accept_loop(
                 let shared = Arc::clone(&shared);
                 let mut sessions = sessions.lock().await;
                 while sessions.try_join_next().is_some() {}
-                let name = Arc::clone(&smtpd.log_name);
+                let name = smtpd.log_name.clone();
                 sessions.spawn(log::named(name, async move {
                     session::serve(stream, peer, smtpd, shared).await;
                     drop(permit);

@@ -18,17 +18,33 @@ use output::Output;
 pub use output::{SYSLOG_SOCKET, Target, facility, facility_names};
 
 tokio::task_local! {
-    /// The `syslog_name` of the service whose work a task does.
-    static NAME: Arc<str>;
+    /// Of the service whose work a task does.
+    static NAME: Name;
+}
+
+/// The `syslog_name` of a service, for the lines of its own program alone: what cleanup or qmgr do
+/// for a message of `submission` is logged under their names.
+#[derive(Clone, Debug)]
+pub(crate) struct Name(Arc<(String, String)>);
+
+impl Name {
+    pub fn new(syslog_name: &str, program: &str) -> Name {
+        Name(Arc::new((syslog_name.to_owned(), program.to_owned())))
+    }
+
+    fn of_program(&self, program: &str) -> Option<&str> {
+        let (name, own) = &*self.0;
+        (own == program).then_some(name)
+    }
 }
 
 /// Work whose lines bear this name: `-o syslog_name=postfix/submission` of a service in master.cf.
-pub(crate) fn named<F: Future>(name: Arc<str>, work: F) -> TaskLocalFuture<Arc<str>, F> {
+pub(crate) fn named<F: Future>(name: Name, work: F) -> TaskLocalFuture<Name, F> {
     NAME.scope(name, work)
 }
 
 /// The same for work that waits for nothing.
-pub(crate) fn named_now<T>(name: Arc<str>, work: impl FnOnce() -> T) -> T {
+pub(crate) fn named_now<T>(name: Name, work: impl FnOnce() -> T) -> T {
     NAME.sync_scope(name, work)
 }
 
@@ -182,7 +198,9 @@ impl MailLog {
             None => format!("{time} {} ", self.host),
         };
         let program = parts.prog.as_deref().unwrap_or(self.program);
-        let named = NAME.try_with(|name| line.push_str(name));
+        let named = NAME.try_with(|name| {
+            line.push_str(name.of_program(program).unwrap_or(&self.name));
+        });
         if named.is_err() {
             line.push_str(&self.name);
         }
