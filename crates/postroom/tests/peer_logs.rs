@@ -520,11 +520,14 @@ fn output(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-fn pflogsumm(log: &Path) -> String {
+/// What pflogsumm tells, sorted: the order of equal counts is that of Perl's hashes.
+fn pflogsumm(log: &Path) -> Vec<String> {
     let mut command = Command::new(testkit::require("pflogsumm"));
     let told = output(command.args(["--verbose_msg_detail", "--detail", "100"]).arg(log));
     // The first line has today's date.
-    told.lines().skip(1).map(|line| format!("{line}\n")).collect()
+    let mut lines: Vec<String> = told.lines().skip(1).map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
 
 /// Lines that a filter of fail2ban finds, without times and process ids.
