@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -89,7 +89,15 @@ impl Output {
 
     fn open_file(&mut self, path: &Path, mode: u32) -> io::Result<()> {
         let mut options = std::fs::OpenOptions::new();
-        let file = options.create(true).append(true).mode(mode).open(path)?;
+        options.append(true).mode(mode);
+        let file = match options.clone().create_new(true).open(path) {
+            Ok(file) => {
+                // Whatever the umask, which is that of mailboxes.
+                file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+                file
+            }
+            Err(_) => options.create(true).open(path)?,
+        };
         let inode = file.metadata()?.ino();
         self.file = Some((file, inode));
         Ok(())
@@ -196,7 +204,6 @@ mod tests {
 
     #[test]
     fn a_file_that_was_moved_away_is_made_anew_with_its_mode() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("maillog");
         let mut output = Output::open(Target::File {
@@ -209,8 +216,7 @@ mod tests {
         output.write(b"two\n");
         assert_eq!(std::fs::read(&path).expect("the new file"), b"two\n");
         let mode = std::fs::metadata(&path).expect("the new file").permissions();
-        // The umask may take some away, and gives nothing.
-        assert_eq!(mode.mode() & 0o777 & !0o640, 0);
+        assert_eq!(mode.mode() & 0o777, 0o640);
         assert_eq!(facility("local3"), Some(19));
         assert_eq!(facility("nowhere"), None);
     }
