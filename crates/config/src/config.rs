@@ -131,7 +131,10 @@ impl Config {
     /// This configuration as a service sees it; errors then name its line in master.cf.
     pub fn for_service(&self, service: &Service) -> Config {
         let mut overrides = service.overrides.clone();
-        if overrides.iter().any(|(_, value)| value.contains("service_name")) {
+        if overrides
+            .iter()
+            .any(|(_, value)| value.contains("service_name"))
+        {
             // As in `-o syslog_name=postfix/$service_name`.
             overrides.push(("service_name".to_owned(), service.name.clone()));
         }

@@ -31,7 +31,10 @@ fn a_running_server_is_asked_reloaded_and_stopped() {
     let conf = server.site.conf().display().to_string();
     let (status, words) = told(postroom(&["serve", "-c", &conf]));
     assert_eq!(status, 78, "{words}");
-    assert!(words.contains("is running already") && words.contains(&pid.to_string()), "{words}");
+    assert!(
+        words.contains("is running already") && words.contains(&pid.to_string()),
+        "{words}"
+    );
 
     let (status, words) = control(&server, "reload");
     assert_eq!(status, 0, "{words}");
@@ -50,7 +53,11 @@ fn a_running_server_is_asked_reloaded_and_stopped() {
     server.stop();
     for command in ["status", "stop", "reload"] {
         let nothing = "postroom postfix: fatal: the mail server is not running\n";
-        assert_eq!(control(&server, command), (1, nothing.to_owned()), "{command}");
+        assert_eq!(
+            control(&server, command),
+            (1, nothing.to_owned()),
+            "{command}"
+        );
     }
     server.start_again();
     submit(&server, &["john@example.org"], "again");
@@ -73,11 +80,17 @@ fn a_log_is_rotated_and_packed_while_lines_come() {
         let mut names = entries.map(|entry| entry.path());
         names.find(|path| path.to_string_lossy().ends_with("-old.gz"))
     });
-    let output = std::process::Command::new("gzip").arg("-dc").arg(packed).output();
+    let output = std::process::Command::new("gzip")
+        .arg("-dc")
+        .arg(packed)
+        .output();
     let old = text(&output.expect("gzip").stdout);
     assert!(old.contains(&id_before), "{old}");
     let new = server.site.log();
-    assert!(new.contains("<after@sender.example>") && !new.contains("<before@sender.example>"), "{new}");
+    assert!(
+        new.contains("<after@sender.example>") && !new.contains("<before@sender.example>"),
+        "{new}"
+    );
     let log = std::fs::metadata(folder.join("maillog")).expect("the new log");
     assert_eq!(log.permissions().mode() & 0o777, 0o640);
 }
@@ -85,10 +98,22 @@ fn a_log_is_rotated_and_packed_while_lines_come() {
 #[test]
 fn a_log_that_cannot_be_ends_the_start_with_the_parameter() {
     for (setting, words) in [
-        ("maillog_file = /nowhere/maillog\nmaillog_file_prefixes = /var\n", "maillog_file = /nowhere/maillog: not below one of maillog_file_prefixes (/var)"),
-        ("maillog_file = @DIR@x/maillog\nmaillog_file_prefixes = @DIR@\n", "not below one of maillog_file_prefixes"),
-        ("maillog_file =\nsyslog_facility = post\n", "syslog_facility = post: no such facility"),
-        ("maillog_file_permissions = 0666\n", "maillog_file_permissions = 0666"),
+        (
+            "maillog_file = /nowhere/maillog\nmaillog_file_prefixes = /var\n",
+            "maillog_file = /nowhere/maillog: not below one of maillog_file_prefixes (/var)",
+        ),
+        (
+            "maillog_file = @DIR@x/maillog\nmaillog_file_prefixes = @DIR@\n",
+            "not below one of maillog_file_prefixes",
+        ),
+        (
+            "maillog_file =\nsyslog_facility = post\n",
+            "syslog_facility = post: no such facility",
+        ),
+        (
+            "maillog_file_permissions = 0666\n",
+            "maillog_file_permissions = 0666",
+        ),
     ] {
         let site = plain_site(setting);
         let conf = site.conf().display().to_string();
@@ -103,7 +128,9 @@ fn services_log_under_their_own_names_and_show_ports() {
     let port = testkit::free_port();
     let site = testkit::Site::new(
         &format!("{PLAIN}smtpd_client_port_logging = yes\n"),
-        &format!("127.0.0.1:{port} inet n - n - - smtpd\n -o syslog_name=postfix/submission\n -o smtpd_client_port_logging=no\n"),
+        &format!(
+            "127.0.0.1:{port} inet n - n - - smtpd\n -o syslog_name=postfix/submission\n -o smtpd_client_port_logging=no\n"
+        ),
         &[("users", USERS), ("aliases", ALIASES)],
     );
     let server = start(site);
@@ -112,10 +139,16 @@ fn services_log_under_their_own_names_and_show_ports() {
         wait_mail(&server, "john", subject);
     }
     let line = server.wait_log("postfix/submission/smtpd");
-    assert!(line.ends_with(": connect from unknown[127.0.0.1]"), "{line}");
+    assert!(
+        line.ends_with(": connect from unknown[127.0.0.1]"),
+        "{line}"
+    );
     let log = server.log();
     let first = log.lines().find(|line| line.contains("message-id=<one@"));
-    assert!(first.is_some_and(|line| line.contains(" postfix/cleanup[")), "{log}");
+    assert!(
+        first.is_some_and(|line| line.contains(" postfix/cleanup[")),
+        "{log}"
+    );
     let mut disconnects = log.lines().filter(|line| line.contains(" postfix/smtpd["));
     let shown = disconnects.any(|line| line.contains("disconnect from unknown[127.0.0.1]:"));
     assert!(shown, "{log}");

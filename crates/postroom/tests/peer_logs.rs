@@ -62,7 +62,14 @@ const WRONG: &str = "AGpvaG5AZXhhbXBsZS5vcmcAd3Jvbmc=";
 /// STARTTLS, the handshake and EHLO; `JOHN` and `WRONG` for a login. Without QUIT the client just goes.
 const TRAFFIC: &[(&str, &[&str])] = &[
     // Accepted: one recipient, several, an alias, LMTP, another server, with a login.
-    ("smtp", &["EHLO c.example", "MAIL one s@sender.example john@example.org", "QUIT"]),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL one s@sender.example john@example.org",
+            "QUIT",
+        ],
+    ),
     (
         "smtp",
         &[
@@ -73,23 +80,131 @@ const TRAFFIC: &[(&str, &[&str])] = &[
             "QUIT",
         ],
     ),
-    ("smtp", &["HELO c.example", "MAIL old s@sender.example jane@example.org", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL lmtp s@sender.example jim@lmtp.example", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL lmtps s@sender.example jim@lmtp.example big@lmtp.example", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL relayed s@sender.example x@there.example y@there.example", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL forwarded s@sender.example out@example.org", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL void s@sender.example x@void.example", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL null <> john@example.org", "QUIT"]),
-    ("smtp", &["EHLO c.example", "TLS", "MAIL tls s@sender.example john@example.org", "QUIT"]),
-    ("submission", &["EHLO c.example", "TLS", "AUTH PLAIN JOHN", "MAIL login john@example.org x@there.example", "QUIT"]),
-    ("ported", &["EHLO c.example", "MAIL ported s@sender.example john@example.org", "RCPT TO:<x@y.example>", "QUIT"]),
+    (
+        "smtp",
+        &[
+            "HELO c.example",
+            "MAIL old s@sender.example jane@example.org",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL lmtp s@sender.example jim@lmtp.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL lmtps s@sender.example jim@lmtp.example big@lmtp.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL relayed s@sender.example x@there.example y@there.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL forwarded s@sender.example out@example.org",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL void s@sender.example x@void.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &["EHLO c.example", "MAIL null <> john@example.org", "QUIT"],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "TLS",
+            "MAIL tls s@sender.example john@example.org",
+            "QUIT",
+        ],
+    ),
+    (
+        "submission",
+        &[
+            "EHLO c.example",
+            "TLS",
+            "AUTH PLAIN JOHN",
+            "MAIL login john@example.org x@there.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "ported",
+        &[
+            "EHLO c.example",
+            "MAIL ported s@sender.example john@example.org",
+            "RCPT TO:<x@y.example>",
+            "QUIT",
+        ],
+    ),
     // Bounced, deferred, expired; the report goes back to a mailbox or is itself undeliverable.
-    ("smtp", &["EHLO c.example", "MAIL never john@example.org x@never.example", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL lost s@never.example x@never.example", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL both john@example.org jane@example.org x@never.example", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL later john@example.org x@later.example", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL dead john@example.org x@dead.example", "QUIT"]),
-    ("smtp", &["EHLO c.example", "MAIL expired <> x@dead.example", "QUIT"]),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL never john@example.org x@never.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL lost s@never.example x@never.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL both john@example.org jane@example.org x@never.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL later john@example.org x@later.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &[
+            "EHLO c.example",
+            "MAIL dead john@example.org x@dead.example",
+            "QUIT",
+        ],
+    ),
+    (
+        "smtp",
+        &["EHLO c.example", "MAIL expired <> x@dead.example", "QUIT"],
+    ),
     // A report that was asked for.
     (
         "smtp",
@@ -103,15 +218,86 @@ const TRAFFIC: &[(&str, &[&str])] = &[
         ],
     ),
     // Refused at every stage.
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<nobody@example.org>", "QUIT"]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<x@there.example>", "QUIT"]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<bad@sender.example>", "RCPT TO:<john@example.org>", "QUIT"]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@nodots>", "RCPT TO:<john@example.org>", "QUIT"]),
-    ("mx", &["EHLO -bad-", "MAIL FROM:<s@sender.example>", "RCPT TO:<john@example.org>", "QUIT"]),
-    ("mx", &["HELO c.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<spam@example.org>", "QUIT"]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<soft@example.org>", "QUIT"]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<>", "RCPT TO:<nobody@example.org>", "QUIT"]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@sender.example> SIZE=30000", "QUIT"]),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@sender.example>",
+            "RCPT TO:<nobody@example.org>",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@sender.example>",
+            "RCPT TO:<x@there.example>",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<bad@sender.example>",
+            "RCPT TO:<john@example.org>",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@nodots>",
+            "RCPT TO:<john@example.org>",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO -bad-",
+            "MAIL FROM:<s@sender.example>",
+            "RCPT TO:<john@example.org>",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "HELO c.example",
+            "MAIL FROM:<s@sender.example>",
+            "RCPT TO:<spam@example.org>",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@sender.example>",
+            "RCPT TO:<soft@example.org>",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<>",
+            "RCPT TO:<nobody@example.org>",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@sender.example> SIZE=30000",
+            "QUIT",
+        ],
+    ),
     (
         "mx",
         &[
@@ -125,28 +311,133 @@ const TRAFFIC: &[(&str, &[&str])] = &[
             "QUIT",
         ],
     ),
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<john@example.org>", "DATA", "HUGE", "QUIT"]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@sender.example>", "DATA", "RCPT TO:<john@example.org>", "RSET", "QUIT"]),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@sender.example>",
+            "RCPT TO:<john@example.org>",
+            "DATA",
+            "HUGE",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@sender.example>",
+            "DATA",
+            "RCPT TO:<john@example.org>",
+            "RSET",
+            "QUIT",
+        ],
+    ),
     // Clients that misbehave.
     ("mx", &["EHLO c.example"]),
     ("mx", &[]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<john@example.org>"]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<john@example.org>", "DATA"]),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@sender.example>",
+            "RCPT TO:<john@example.org>",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@sender.example>",
+            "RCPT TO:<john@example.org>",
+            "DATA",
+        ],
+    ),
     ("mx", &["a", "b", "c", "d", "e", "f"]),
-    ("mx", &["EHLO c.example", "VRFY nobody@example.org", "VRFY john@example.org", "QUIT"]),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "VRFY nobody@example.org",
+            "VRFY john@example.org",
+            "QUIT",
+        ],
+    ),
     ("mx", &["GET / HTTP/1.0"]),
     ("mx", &["EHLO c.example", "STARTTLS", "RAW"]),
-    ("mx", &["EHLO c.example", "MAIL FROM:<s@sender.example", "RCPT TO:x", "QUIT"]),
-    ("mx", &["EHLO c.example", "NOOP", "RSET", "HELP", "ETRN example.org", "XCLIENT NAME=x", "QUIT"]),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "MAIL FROM:<s@sender.example",
+            "RCPT TO:x",
+            "QUIT",
+        ],
+    ),
+    (
+        "mx",
+        &[
+            "EHLO c.example",
+            "NOOP",
+            "RSET",
+            "HELP",
+            "ETRN example.org",
+            "XCLIENT NAME=x",
+            "QUIT",
+        ],
+    ),
     ("mx", &["EHLO c.example", "AUTH PLAIN JOHN", "QUIT"]),
     ("slow", &["WAIT"]),
-    ("slow", &["EHLO c.example", "MAIL FROM:<s@sender.example>", "WAIT"]),
+    (
+        "slow",
+        &["EHLO c.example", "MAIL FROM:<s@sender.example>", "WAIT"],
+    ),
     // Logins.
-    ("submission", &["EHLO c.example", "MAIL FROM:<john@example.org>", "QUIT"]),
-    ("submission", &["EHLO c.example", "TLS", "MAIL FROM:<john@example.org>", "RCPT TO:<x@there.example>", "QUIT"]),
-    ("submission", &["EHLO c.example", "TLS", "AUTH PLAIN WRONG", "AUTH PLAIN WRONG", "QUIT"]),
-    ("submission", &["EHLO c.example", "TLS", "AUTH LOGIN am9obkBleGFtcGxlLm9yZw==", "d3Jvbmc=", "QUIT"]),
-    ("submission", &["EHLO c.example", "TLS", "AUTH LOGIN", "*", "AUTH NOSUCH", "QUIT"]),
+    (
+        "submission",
+        &["EHLO c.example", "MAIL FROM:<john@example.org>", "QUIT"],
+    ),
+    (
+        "submission",
+        &[
+            "EHLO c.example",
+            "TLS",
+            "MAIL FROM:<john@example.org>",
+            "RCPT TO:<x@there.example>",
+            "QUIT",
+        ],
+    ),
+    (
+        "submission",
+        &[
+            "EHLO c.example",
+            "TLS",
+            "AUTH PLAIN WRONG",
+            "AUTH PLAIN WRONG",
+            "QUIT",
+        ],
+    ),
+    (
+        "submission",
+        &[
+            "EHLO c.example",
+            "TLS",
+            "AUTH LOGIN am9obkBleGFtcGxlLm9yZw==",
+            "d3Jvbmc=",
+            "QUIT",
+        ],
+    ),
+    (
+        "submission",
+        &[
+            "EHLO c.example",
+            "TLS",
+            "AUTH LOGIN",
+            "*",
+            "AUTH NOSUCH",
+            "QUIT",
+        ],
+    ),
     ("submission", &["EHLO c.example", "TLS", "AUTH PLAIN WRONG"]),
 ];
 
@@ -226,7 +517,10 @@ impl Peers {
         // The stock master.cf's relay has a name of its own.
         let stock = std::fs::read_to_string(site.conf().join("master.cf")).expect("just written");
         let named = "relay unix - - n - - smtp\n -o syslog_name=postfix/$service_name\n";
-        site.write("master.cf", &stock.replace("relay unix - - n - - smtp\n", named));
+        site.write(
+            "master.cf",
+            &stock.replace("relay unix - - n - - smtp\n", named),
+        );
         ports.insert("smtp", site.smtp_port);
         (site, ports)
     }
@@ -255,7 +549,10 @@ fn spoken(lines: &[&str]) -> Vec<String> {
             ["TEXT", name] => spoken.push(content(name)),
             ["HUGE"] => {
                 let line = "x".repeat(70) + "\r\n";
-                spoken.push(format!("Subject: huge\r\nMessage-Id: <huge@test>\r\n\r\n{}.", line.repeat(400)));
+                spoken.push(format!(
+                    "Subject: huge\r\nMessage-Id: <huge@test>\r\n\r\n{}.",
+                    line.repeat(400)
+                ));
             }
             // The reply to nothing: a time limit's.
             ["WAIT"] => spoken.push("@WAIT".to_owned()),
@@ -331,7 +628,9 @@ fn lines(log: &str) -> Vec<(String, String)> {
 /// The queue id at the beginning of a line.
 fn id(text: &str) -> Option<&str> {
     let (id, _) = text.split_once(':')?;
-    let all = id.chars().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_lowercase());
+    let all = id
+        .chars()
+        .all(|c| c.is_ascii_hexdigit() && !c.is_ascii_lowercase());
     (all && id.len() > 6).then_some(id)
 }
 
@@ -421,8 +720,12 @@ fn names(lines: &[(String, String)]) -> BTreeMap<String, String> {
         {
             names.insert(id.to_owned(), name.to_owned());
         }
-        for kind in ["non-delivery notification: ", "delivery status notification: "] {
-            if let (Some((_, report)), Some(name)) = (text.split_once(kind), names.get(id).cloned()) {
+        for kind in [
+            "non-delivery notification: ",
+            "delivery status notification: ",
+        ] {
+            if let (Some((_, report)), Some(name)) = (text.split_once(kind), names.get(id).cloned())
+            {
                 names.insert(report.to_owned(), format!("report on {name}"));
             }
         }
@@ -453,7 +756,11 @@ fn story(log: &str, extra: usize) -> BTreeMap<String, Vec<String>> {
             lines.sort();
         } else {
             let is_delivery = |line: &String| line.contains(": to=<");
-            let mut deliveries: Vec<String> = lines.iter().filter(|line| is_delivery(line)).cloned().collect();
+            let mut deliveries: Vec<String> = lines
+                .iter()
+                .filter(|line| is_delivery(line))
+                .cloned()
+                .collect();
             deliveries.sort();
             let mut deliveries = deliveries.into_iter();
             for line in lines.iter_mut().filter(|line| is_delivery(line)) {
@@ -464,7 +771,10 @@ fn story(log: &str, extra: usize) -> BTreeMap<String, Vec<String>> {
     story
 }
 
-fn differences(theirs: &BTreeMap<String, Vec<String>>, ours: &BTreeMap<String, Vec<String>>) -> String {
+fn differences(
+    theirs: &BTreeMap<String, Vec<String>>,
+    ours: &BTreeMap<String, Vec<String>>,
+) -> String {
     let mut text = String::new();
     let all: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
     for name in all {
@@ -506,7 +816,11 @@ fn for_readers(log: &str, extra: usize) -> String {
             let id = head.split("]: ").nth(1).and_then(id).unwrap_or("");
             let size: usize = size.parse().expect("a size is a number");
             let report = head.ends_with("from=<>") && size > 1000;
-            let size = if report { 1000 } else { size - id.len() - extra };
+            let size = if report {
+                1000
+            } else {
+                size - id.len() - extra
+            };
             line = format!("{head}, size={size},{tail}");
         }
         text += &format!("{line}\n");
@@ -515,15 +829,26 @@ fn for_readers(log: &str, extra: usize) -> String {
 }
 
 fn output(command: &mut Command) -> String {
-    let output = command.env("LC_ALL", "C").output().expect("it is installed");
-    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+    let output = command
+        .env("LC_ALL", "C")
+        .output()
+        .expect("it is installed");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        text(&output.stderr)
+    );
     text(&output.stdout)
 }
 
 /// What pflogsumm tells, sorted: the order of equal counts is that of Perl's hashes.
 fn pflogsumm(log: &Path) -> Vec<String> {
     let mut command = Command::new(testkit::require("pflogsumm"));
-    let told = output(command.args(["--verbose_msg_detail", "--detail", "100"]).arg(log));
+    let told = output(
+        command
+            .args(["--verbose_msg_detail", "--detail", "100"])
+            .arg(log),
+    );
     // The first line has today's date.
     let mut lines: Vec<String> = told.lines().skip(1).map(str::to_owned).collect();
     lines.sort();
@@ -534,7 +859,9 @@ fn pflogsumm(log: &Path) -> Vec<String> {
 fn found_by(filter: &str, log: &Path) -> Vec<String> {
     let mut command = Command::new(testkit::require("fail2ban-regex"));
     let told = output(command.args(["--print-all-matched"]).arg(log).arg(filter));
-    let lines = told.lines().filter_map(|line| line.trim_start().strip_prefix("|  Nov "));
+    let lines = told
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("|  Nov "));
     let mut lines: Vec<String> = lines
         .filter_map(|line| Some(line.split_once("postfix/")?.1.to_owned()))
         .map(|line| {
@@ -584,7 +911,10 @@ fn log_readers_find_the_same_as_in_postfixs_log() {
     let ours = run(&postroom, &ports);
 
     let told = differences(&story(&theirs, RECORDS), &story(&ours, 0));
-    assert!(told.is_empty(), "-: Postfix alone, +: Postroom alone\n{told}");
+    assert!(
+        told.is_empty(),
+        "-: Postfix alone, +: Postroom alone\n{told}"
+    );
     assert_eq!(their_mode, mode(&postroom));
 
     let folder = TempDir::new();

@@ -265,8 +265,7 @@ impl Attempt<'_> {
     ) {
         let name = self.generation.log_name(&done.transport);
         for (rcpt, outcome) in done.recipients.iter().zip(done.outcomes) {
-            let tell =
-                || self.log_outcome(id, envelope, rcpt.index, &outcome, clock, done.waited);
+            let tell = || self.log_outcome(id, envelope, rcpt.index, &outcome, clock, done.waited);
             match name {
                 Some(name) => log::named_now(name.clone(), tell),
                 None => tell(),

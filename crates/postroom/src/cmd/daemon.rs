@@ -102,7 +102,10 @@ fn check_prefix(config: &Config, path: &str) -> Result<(), String> {
     let prefixes = config
         .list("maillog_file_prefixes")
         .map_err(|error| error.to_string())?;
-    match prefixes.iter().any(|prefix| Path::new(path).starts_with(prefix)) {
+    match prefixes
+        .iter()
+        .any(|prefix| Path::new(path).starts_with(prefix))
+    {
         true => Ok(()),
         false => Err(format!(
             "maillog_file = {path}: not below one of maillog_file_prefixes ({}); add its folder there",

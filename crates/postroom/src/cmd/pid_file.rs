@@ -21,7 +21,9 @@ impl PidFile {
         let path = path(config)?;
         let shown = path.display();
         let complain = |error: &dyn std::fmt::Display| {
-            format!("{shown}: {error}; make its folder writable for the server, or change queue_directory")
+            format!(
+                "{shown}: {error}; make its folder writable for the server, or change queue_directory"
+            )
         };
         make_folder(&path).map_err(|error| complain(&error))?;
         let mut options = OpenOptions::new();

@@ -29,7 +29,8 @@ pub fn run(args: &[OsString]) -> ExitCode {
     let command = match parsed.others.as_slice() {
         [command] => command.as_str(),
         _ => {
-            let usage = format!("usage: {NAME} [-c config_dir] COMMAND, which is one of: {COMMANDS}");
+            let usage =
+                format!("usage: {NAME} [-c config_dir] COMMAND, which is one of: {COMMANDS}");
             return finish(NAME, Err(fatal(usage)));
         }
     };
@@ -133,7 +134,9 @@ fn rotate(config: &Config) -> Result<(), Fatal> {
     let compressor = text("maillog_file_compressor")?;
     let suffix = text("maillog_file_rotate_suffix")?;
     if file.starts_with("/dev/") {
-        return Err(fatal(format!("maillog_file = {file}: not a file to rotate")));
+        return Err(fatal(format!(
+            "maillog_file = {file}: not a file to rotate"
+        )));
     }
     let rotated = format!("{file}.{}", suffix_now(&suffix)?);
     if Path::new(&rotated).exists() {

@@ -145,7 +145,10 @@ impl Collected {
             drop(state);
             output.write(&lines);
             if lost > 0 {
-                tracing::warn!(prog = "master", "{lost} log lines were lost: the log is too slow");
+                tracing::warn!(
+                    prog = "master",
+                    "{lost} log lines were lost: the log is too slow"
+                );
             }
             lines.clear();
             self.lock().writing = false;

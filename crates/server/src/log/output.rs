@@ -14,9 +14,15 @@ pub enum Target {
     /// `maillog_file = /dev/stdout`.
     StandardOutput,
     /// `maillog_file`, made with `maillog_file_permissions`.
-    File { path: PathBuf, mode: u32 },
+    File {
+        path: PathBuf,
+        mode: u32,
+    },
     /// A syslog socket (RFC 3164, in the form of syslog(3)) and `syslog_facility`.
-    Syslog { socket: PathBuf, facility: u8 },
+    Syslog {
+        socket: PathBuf,
+        facility: u8,
+    },
 }
 
 /// The socket of the system log.
@@ -215,7 +221,9 @@ mod tests {
         std::fs::rename(&path, dir.path().join("old")).expect("the file is there");
         output.write(b"two\n");
         assert_eq!(std::fs::read(&path).expect("the new file"), b"two\n");
-        let mode = std::fs::metadata(&path).expect("the new file").permissions();
+        let mode = std::fs::metadata(&path)
+            .expect("the new file")
+            .permissions();
         assert_eq!(mode.mode() & 0o777, 0o640);
         assert_eq!(facility("local3"), Some(19));
         assert_eq!(facility("nowhere"), None);
