@@ -22,22 +22,30 @@ struct Inner {
     environment: Environment,
     main: MainCf,
     services: Vec<Service>,
+    /// With those that a later entry of the same name and type replaces.
+    written: Vec<Service>,
 }
 
 impl Config {
     /// Reads `dir/main.cf` and, where it exists, `dir/master.cf`.
     pub fn load(dir: &Path, environment: &Environment) -> Result<Config, ConfigError> {
         let mut config = Config::load_main(dir, environment)?;
-        let path = dir.join("master.cf");
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                let services = master::parse(&String::from_utf8_lossy(&bytes), &path)?;
-                Arc::make_mut(&mut config.0).services = services;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(ConfigError::unreadable(&path, &error)),
+        if dir.join("master.cf").exists() {
+            config.add_services()?;
         }
         Ok(config)
+    }
+
+    /// Reads the services of master.cf, which must be there.
+    pub fn add_services(&mut self) -> Result<(), ConfigError> {
+        let path = self.dir().join("master.cf");
+        let bytes = std::fs::read(&path).map_err(|e| ConfigError::unreadable(&path, &e))?;
+        let (written, warnings) = master::parse_all(&String::from_utf8_lossy(&bytes), &path)?;
+        let inner = Arc::make_mut(&mut self.0);
+        inner.services = master::effective(&written);
+        inner.written = written;
+        inner.main.warnings.extend(warnings);
+        Ok(())
     }
 
     /// Reads `dir/main.cf` alone, as commands do that have nothing to do with services.
@@ -78,6 +86,7 @@ impl Config {
             dir: dir.to_owned(),
             environment,
             main,
+            written: services.clone(),
             services,
         }))
     }
@@ -116,6 +125,11 @@ impl Config {
 
     pub fn services(&self) -> &[Service] {
         &self.0.services
+    }
+
+    /// Every entry of master.cf, also those that a later one of the same name and type replaces.
+    pub(crate) fn written_services(&self) -> &[Service] {
+        &self.0.written
     }
 
     /// "overriding earlier entry" and the like, as Postfix words them after `warning: `.

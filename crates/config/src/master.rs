@@ -88,16 +88,39 @@ pub(crate) const FIELDS: usize = 7;
 
 /// All services of a master.cf. The last of several with the same name and type counts; `file` serves for messages.
 pub fn parse(text: &str, file: &Path) -> Result<Vec<Service>, ConfigError> {
+    Ok(effective(&parse_all(text, file)?.0))
+}
+
+/// The service of every entry, and warnings in Postfix's words.
+pub fn parse_all(text: &str, file: &Path) -> Result<(Vec<Service>, Vec<String>), ConfigError> {
+    let services = entries(text, file)?
+        .iter()
+        .map(|entry| service(entry, file))
+        .collect::<Result<Vec<_>, _>>()?;
+    let indented = logical_lines(text)
+        .into_iter()
+        .filter(LogicalLine::is_indented);
+    let warnings = indented.map(|line| {
+        format!(
+            "{}: logical line must not start with whitespace: \"{}\"",
+            file.display(),
+            line.text
+        )
+    });
+    Ok((services, warnings.collect()))
+}
+
+/// The last of several with the same name and type.
+pub(crate) fn effective(written: &[Service]) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
-    for entry in entries(text, file)? {
-        let service = service(&entry, file)?;
+    for service in written {
         let same = |known: &Service| known.name == service.name && known.kind == service.kind;
         match services.iter().position(same) {
-            Some(at) => services[at] = service,
-            None => services.push(service),
+            Some(at) => services[at] = service.clone(),
+            None => services.push(service.clone()),
         }
     }
-    Ok(services)
+    services
 }
 
 /// The entries of `dir/master.cf` as written, in order.

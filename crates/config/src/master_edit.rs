@@ -64,6 +64,22 @@ pub fn edit_master(path: &Path, requests: &[Request]) -> Result<Vec<String>, Con
 pub fn apply(text: &str, requests: &[Request]) -> Result<(String, Vec<String>), ConfigError> {
     let mut out = String::with_capacity(text.len() + 80);
     let mut matched = vec![false; requests.len()];
+    let requests_with_entries = requests
+        .iter()
+        .map(|request| {
+            let entry = match &request.action {
+                Action::Replace(text) => Some(parse(text, &request.text)?),
+                _ => None,
+            };
+            Ok((request, entry))
+        })
+        .collect::<Result<Vec<_>, ConfigError>>()?;
+    // An entry of the new one's name and type is the one to replace, whatever the pattern says.
+    let fits = |at: usize, name: &str, kind: &str| {
+        let (request, entry) = &requests_with_entries[at];
+        let same = |entry: &Entry| entry.fields[0] == name && entry.fields[1] == kind;
+        request.pattern.fits(name, kind) || entry.as_ref().is_some_and(same)
+    };
     let mut rest = text.split_inclusive('\n').peekable();
     while let Some(line) = rest.next() {
         let mut head = line.split_ascii_whitespace();
@@ -75,13 +91,17 @@ pub fn apply(text: &str, requests: &[Request]) -> Result<(String, Vec<String>), 
             Vec::new()
         } else {
             (0..requests.len())
-                .filter(|at| requests[*at].pattern.fits(name, kind))
+                .filter(|at| fits(*at, name, kind))
                 .collect()
         };
         if hits.is_empty() {
             out.push_str(line);
             continue;
         }
+        // Of several that match, the first is replaced, and the others go.
+        let superfluous = hits
+            .iter()
+            .any(|at| matched[*at] && matches!(requests[*at].action, Action::Replace(_)));
         hits.iter().for_each(|at| matched[*at] = true);
         let is =
             |action: &dyn Fn(&Action) -> bool| hits.iter().any(|at| action(&requests[*at].action));
@@ -89,10 +109,10 @@ pub fn apply(text: &str, requests: &[Request]) -> Result<(String, Vec<String>), 
         // A replaced entry stands where it stood; a changed one comes behind the comments that follow it.
         let replaced = is(&|action| matches!(action, Action::Replace(_)));
         let hits = || hits.iter().map(|at| &requests[*at]);
-        let mut entry = line.trim_end_matches(['\n', '\r']).to_owned();
+        let mut entry = line.replace(['\n', '\r'], " ");
         if comment_out {
             out.push_str(&format!("#{line}"));
-        } else if replaced {
+        } else if replaced && !superfluous {
             out.push_str(&changed(&entry, hits())?);
         }
         while let Some(next) =
@@ -103,7 +123,7 @@ pub fn apply(text: &str, requests: &[Request]) -> Result<(String, Vec<String>), 
             } else if comment_out {
                 out.push_str(&format!("#{next}"));
             } else {
-                entry.push_str(next.trim_end_matches(['\n', '\r']));
+                entry.push_str(&next.replace(['\n', '\r'], " "));
             }
         }
         if !comment_out && !replaced {
