@@ -86,11 +86,11 @@ fn register_services(config: &Config, found: &mut Audit) {
             } else {
                 transport
             };
-            if applies {
-                found
-                    .known
-                    .entry(format!("{}{suffix}", service.name))
-                    .or_insert(Class::Service);
+            let name = format!("{}{suffix}", service.name);
+            // local(8) has two with defaults of their own.
+            let builtin = found.known.contains_key(&name) && service.name != "local";
+            if applies && !builtin {
+                found.known.insert(name, Class::Service);
             }
         }
     }

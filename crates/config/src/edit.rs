@@ -290,7 +290,10 @@ mod tests {
         let refused = replace_file(&file, |_| Err(ConfigError::new("no", "")));
         assert!(refused.is_err());
         let left = std::fs::read(dir.path().join("real.cf.tmp")).unwrap();
-        assert_eq!((left.len(), std::fs::read_dir(dir.path()).unwrap().count()), (0, 3));
+        assert_eq!(
+            (left.len(), std::fs::read_dir(dir.path()).unwrap().count()),
+            (0, 3)
+        );
         edit_main(&link, &set(&[("a", "3")])).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }

@@ -46,38 +46,38 @@ struct Walk<'l, 'a, E> {
 }
 
 impl<E: From<SyntaxError>> Walk<'_, '_, E> {
-fn text(mut self, text: &str) -> Result<String, E> {
-    self.expand(text)
-}
-
-fn expand(&mut self, text: &str) -> Result<String, E> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
-        if let Some(tail) = after.strip_prefix('$') {
-            out.push('$');
-            rest = tail;
-        } else if after.starts_with(['{', '(']) {
-            let Some((inner, tail)) = balanced(after) else {
-                let shown = format!("truncated macro reference: \"{text}\"");
-                return Err(SyntaxError(shown).into());
-            };
-            out.push_str(&self.expression(inner, text)?);
-            rest = tail;
-        } else {
-            let (name, tail) = split_name(after);
-            if name.is_empty() {
-                return Err(SyntaxError(format!("empty macro name: \"{text}\"")).into());
-            }
-            out.push_str(&(self.lookup)(name)?.unwrap_or_default());
-            rest = tail;
-        }
+    fn text(mut self, text: &str) -> Result<String, E> {
+        self.expand(text)
     }
-    out.push_str(rest);
-    Ok(out)
-}
+
+    fn expand(&mut self, text: &str) -> Result<String, E> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            out.push_str(&rest[..at]);
+            let after = &rest[at + 1..];
+            if let Some(tail) = after.strip_prefix('$') {
+                out.push('$');
+                rest = tail;
+            } else if after.starts_with(['{', '(']) {
+                let Some((inner, tail)) = balanced(after) else {
+                    let shown = format!("truncated macro reference: \"{text}\"");
+                    return Err(SyntaxError(shown).into());
+                };
+                out.push_str(&self.expression(inner, text)?);
+                rest = tail;
+            } else {
+                let (name, tail) = split_name(after);
+                if name.is_empty() {
+                    return Err(SyntaxError(format!("empty macro name: \"{text}\"")).into());
+                }
+                out.push_str(&(self.lookup)(name)?.unwrap_or_default());
+                rest = tail;
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
 
     /// The value of what stands inside `${…}`.
     fn expression(&mut self, inner: &str, whole: &str) -> Result<String, E> {
@@ -115,54 +115,53 @@ fn expand(&mut self, text: &str) -> Result<String, E> {
         self.expand(if holds { then } else { otherwise })
     }
 
-/// `{a} op {b}`: whether it holds, and the text after it.
-fn comparison<'t>(&mut self, text: &'t str, inner: &str) -> Result<(bool, &'t str), E> {
-    type Holds = fn(Ordering) -> bool;
-    const OPERATORS: [(&str, Holds); 6] = [
-        ("==", Ordering::is_eq),
-        ("!=", Ordering::is_ne),
-        ("<=", Ordering::is_le),
-        (">=", Ordering::is_ge),
-        ("<", Ordering::is_lt),
-        (">", Ordering::is_gt),
-    ];
-    let unbalanced = || {
-        SyntaxError(format!(
-            "unbalanced {{}} in attribute expression: \"{inner}\""
-        ))
-    };
-    let (left, rest) = balanced(text).ok_or_else(unbalanced)?;
-    let rest = rest.trim_start();
-    let Some((operator, holds)) = OPERATORS.iter().find(|(op, _)| rest.starts_with(op)) else {
-        let found = format!(
-            "\"==\" or \"!=\"\" or \"<\"\" or \"<=\"\" or \">=\"\" or \">\" expected at: \"...{left}}}>>>{rest}\""
-        );
-        return Err(SyntaxError(found).into());
-    };
-    let rest = &rest[operator.len()..];
-    let (by_level, rest) = match rest.strip_prefix("level") {
-        Some(rest) => (true, rest.trim_start()),
-        None => (false, rest.trim_start()),
-    };
-    let Some((right, rest)) = balanced(rest).filter(|_| rest.starts_with('{')) else {
-        return Err(SyntaxError(format!(
-            "\"{{expression}}\" expected at: \"...{operator}>>>{rest}\""
-        ))
-        .into());
-    };
-    let left = self.expand(left)?;
-    let right = self.expand(right)?;
-    if self.every_branch {
-        return Ok((false, rest.trim_start()));
+    /// `{a} op {b}`: whether it holds, and the text after it.
+    fn comparison<'t>(&mut self, text: &'t str, inner: &str) -> Result<(bool, &'t str), E> {
+        type Holds = fn(Ordering) -> bool;
+        const OPERATORS: [(&str, Holds); 6] = [
+            ("==", Ordering::is_eq),
+            ("!=", Ordering::is_ne),
+            ("<=", Ordering::is_le),
+            (">=", Ordering::is_ge),
+            ("<", Ordering::is_lt),
+            (">", Ordering::is_gt),
+        ];
+        let unbalanced = || {
+            SyntaxError(format!(
+                "unbalanced {{}} in attribute expression: \"{inner}\""
+            ))
+        };
+        let (left, rest) = balanced(text).ok_or_else(unbalanced)?;
+        let rest = rest.trim_start();
+        let Some((operator, holds)) = OPERATORS.iter().find(|(op, _)| rest.starts_with(op)) else {
+            let found = format!(
+                "\"==\" or \"!=\"\" or \"<\"\" or \"<=\"\" or \">=\"\" or \">\" expected at: \"...{left}}}>>>{rest}\""
+            );
+            return Err(SyntaxError(found).into());
+        };
+        let rest = &rest[operator.len()..];
+        let (by_level, rest) = match rest.strip_prefix("level") {
+            Some(rest) => (true, rest.trim_start()),
+            None => (false, rest.trim_start()),
+        };
+        let Some((right, rest)) = balanced(rest).filter(|_| rest.starts_with('{')) else {
+            return Err(SyntaxError(format!(
+                "\"{{expression}}\" expected at: \"...{operator}>>>{rest}\""
+            ))
+            .into());
+        };
+        let left = self.expand(left)?;
+        let right = self.expand(right)?;
+        if self.every_branch {
+            return Ok((false, rest.trim_start()));
+        }
+        let order = if by_level {
+            level(&left)?.cmp(&level(&right)?)
+        } else {
+            compare(&left, &right)
+        };
+        Ok((holds(order), rest.trim_start()))
     }
-    let order = if by_level {
-        level(&left)?.cmp(&level(&right)?)
-    } else {
-        compare(&left, &right)
-    };
-    Ok((holds(order), rest.trim_start()))
-}
-
 }
 
 /// Splits `{inner}tail` or `(inner)tail`; only brackets of the opening kind nest.

@@ -188,7 +188,12 @@ pub(crate) fn check_field(at: usize, value: &str, within: &str) -> Result<(), Co
     Err(ConfigError::new(problem.clone(), remedy).like_postfix(problem))
 }
 
-fn bad_entry(file: &Path, line: usize, problem: impl Into<String>, remedy: &str) -> ConfigError {
+pub(crate) fn bad_entry(
+    file: &Path,
+    line: usize,
+    problem: impl Into<String>,
+    remedy: &str,
+) -> ConfigError {
     let problem = problem.into();
     let text = format!("file {}: line {line}: {problem}", file.display());
     ConfigError::new(problem, remedy)

@@ -154,4 +154,3 @@ fn setting(text: &str) -> Result<(String, String), Fatal> {
         Err(problem) => fatal(format!("{problem}: \"{text}\"")),
     }
 }
-

@@ -21,13 +21,16 @@ pub fn run(args: &[OsString]) -> ExitCode {
         .collect();
     let mut output = String::new();
     let result = Options::parse(&words).and_then(|options| options.run(&mut output));
-    // A reader that closes early (`postconf | head`) is no mistake of ours.
-    let _ = std::io::stdout().write_all(output.as_bytes());
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            // A reader that closes early (`postconf | head`) is no mistake of ours.
+            let _ = std::io::stdout().write_all(output.as_bytes());
+            ExitCode::SUCCESS
+        }
+        // As in Postfix, what was to be printed before the mistake is not.
         Err(Fatal(text)) => {
             if let Some(text) = text {
-                eprintln!("{}: fatal: {text}", program());
+                eprintln!("postconf: fatal: {text}");
             }
             ExitCode::from(1)
         }
@@ -55,7 +58,7 @@ fn fatal<T>(text: impl Into<String>) -> Result<T, Fatal> {
 }
 
 fn warn(text: &str) {
-    eprintln!("{}: warning: {text}", program());
+    eprintln!("postconf: warning: {text}");
 }
 
 impl Options {
@@ -105,4 +108,3 @@ fn program() -> String {
         _ => "postconf".to_owned(),
     }
 }
-

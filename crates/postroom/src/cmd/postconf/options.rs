@@ -27,7 +27,14 @@ const WITHOUT_VALUE: &str = "aAbdeEfFhHlmMnpPtvxX#";
 const ORDER: &str = "aAbdeEfFhHlmMnopPtTxX#";
 /// Of each group one at most.
 const EXCLUSIVE: [&str; 8] = [
-    "aAbFlmMpPT", "aAFlmMpPtT", "denX#", "efX#", "ehX#", "eHX#", "eoX#", "exX#",
+    "aAbFlmMpPT",
+    "aAFlmMpPtT",
+    "denX#",
+    "efX#",
+    "ehX#",
+    "eHX#",
+    "eoX#",
+    "exX#",
 ];
 /// What excludes each other pair by pair.
 const PAIRS: [&str; 2] = ["do", "hH"];
@@ -60,7 +67,7 @@ impl Options {
                     continue;
                 }
                 if !WITH_VALUE.contains(letter) {
-                    eprintln!("{}: invalid option -- '{letter}'", program());
+                    eprintln!("postconf: invalid option -- '{letter}'");
                     return fatal(usage());
                 }
                 let attached = &letters[at + letter.len_utf8()..];
@@ -70,7 +77,7 @@ impl Options {
                     Some(attached)
                 };
                 let Some(value) = value else {
-                    eprintln!("{}: option requires an argument -- '{letter}'", program());
+                    eprintln!("postconf: option requires an argument -- '{letter}'");
                     return fatal(usage());
                 };
                 options.with_value(letter, value)?;

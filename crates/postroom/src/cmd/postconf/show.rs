@@ -23,7 +23,10 @@ impl Options {
         // Names of services come from master.cf where there is one.
         if !dir.join("master.cf").exists() {
             let file = dir.join("master.cf");
-            warn(&format!("open {}: No such file or directory", file.display()));
+            warn(&format!(
+                "open {}: No such file or directory",
+                file.display()
+            ));
         } else {
             config.add_services()?;
         }
@@ -34,12 +37,9 @@ impl Options {
             return self.print_parameters(&config, &found, out);
         }
         let found = audit_or_fail(&config)?;
+        found.unused.iter().for_each(|text| warn(text));
         self.print_parameters(&config, &found, out)?;
-        found
-            .unused
-            .iter()
-            .chain(&found.unused_in_master)
-            .for_each(|text| warn(text));
+        found.unused_in_master.iter().for_each(|text| warn(text));
         Ok(())
     }
 
@@ -91,6 +91,9 @@ impl Options {
         let config = Config::load(&dir, &environment())?.with_overrides(&self.overrides);
         config.warnings().iter().for_each(|text| warn(text));
         let found = audit_or_fail(&config)?;
+        let of_tables = |text: &&String| !is_of_main(&dir, text);
+        let unused = found.unused.iter().filter(of_tables);
+        unused.for_each(|text| warn(text));
         if self.arguments.is_empty() {
             let (pattern, item) = self.service_pattern("*")?;
             for entry in entries.iter().filter(|entry| pattern.matches(entry)) {
@@ -107,12 +110,7 @@ impl Options {
                 warn(&format!("unmatched request: \"{request}\""));
             }
         }
-        found
-            .unused
-            .iter()
-            .filter(|text| !is_of_main(&dir, text))
-            .chain(&found.unused_in_master)
-            .for_each(|text| warn(text));
+        found.unused_in_master.iter().for_each(|text| warn(text));
         Ok(())
     }
 
@@ -248,7 +246,11 @@ fn audit_or_fail(config: &Config) -> Result<Audit, Fatal> {
     for text in audit::undefined(config) {
         warn(&text);
     }
-    expanded(audit(config))
+    match audit(config) {
+        // Not an expression, but a table file that cannot be read.
+        Err(error) if error.origin.is_some() && error.parameter.is_none() => Err(error.into()),
+        result => expanded(result),
+    }
 }
 
 fn expanded<T>(result: Result<T, ConfigError>) -> Result<T, Fatal> {
@@ -263,4 +265,3 @@ fn environment() -> Environment {
     environment.process_name = "postconf".to_owned();
     environment
 }
-
