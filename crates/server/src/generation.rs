@@ -18,6 +18,7 @@ use smtp::server::{BareNewline, Keyword, Settings as SmtpSettings};
 use tables::{CidrList, MatchList, TableError, Tables};
 use tokio::sync::Semaphore;
 
+use crate::rates::Limits;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
 use crate::tls;
@@ -76,8 +77,7 @@ pub(crate) struct Incoming {
     pub hopcount_limit: usize,
     pub enable_original_recipient: bool,
     pub map_addresses: bool,
-    pub connection_limit: usize,
-    pub connection_limit_exceptions: CidrList,
+    pub limits: Limits,
     pub peername_lookup: bool,
     /// Domains that ETRN may ask for.
     pub fast_flush_domains: MatchList,
@@ -333,7 +333,9 @@ fn build_smtpd(
         remarks.add(&service.id(), warning);
     }
     let router = Arc::new(Router::new(&config, tables, own.to_vec()).map_err(one)?);
+    let incoming = incoming(&config, tables).map_err(one)?;
     let settings = SmtpSettings {
+        count_commands: incoming.limits.on_commands(),
         tls: tls.level,
         tls_ready: tls.tls.is_some(),
         sasl: sasl.is_some(),
@@ -346,7 +348,7 @@ fn build_smtpd(
     let exclusions = config.string("smtpd_forbid_bare_newline_exclusions");
     Ok(Smtpd {
         policy: Policy::new(&config, tables, router, own.to_vec()).map_err(one)?,
-        incoming: incoming(&config, tables).map_err(one)?,
+        incoming,
         lenient_clients: tables.network_list(&exclusions.map_err(one)?),
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
@@ -358,7 +360,6 @@ fn build_smtpd(
 
 fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
     let overrides = config.list("receive_override_options")?;
-    let exceptions = config.string("smtpd_client_event_limit_exceptions")?;
     let drop_headers = config.list("message_drop_headers")?;
     let parents = config.list("parent_domain_matches_subdomains")?;
     Ok(Incoming {
@@ -369,8 +370,7 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
         map_addresses: !overrides
             .iter()
             .any(|option| option == "no_address_mappings"),
-        connection_limit: positive(config, "smtpd_client_connection_count_limit")?,
-        connection_limit_exceptions: tables.network_list(&exceptions),
+        limits: Limits::of(config, tables)?,
         peername_lookup: config.bool("smtpd_peername_lookup")?,
         fast_flush_domains: tables.match_list(
             &config.string("fast_flush_domains")?,
@@ -493,7 +493,7 @@ fn min_free(config: &Config) -> Result<u64, ConfigError> {
 }
 
 /// A number; zero and less mean no limit.
-fn positive(config: &Config, name: &str) -> Result<usize, ConfigError> {
+pub(crate) fn positive(config: &Config, name: &str) -> Result<usize, ConfigError> {
     let value = config.int(name)?;
     Ok(usize::try_from(value)
         .ok()

@@ -29,6 +29,7 @@ mod headers;
 mod listen;
 pub mod log;
 mod peer_name;
+mod rates;
 mod reload;
 mod remarks;
 mod sasl;
@@ -104,7 +105,7 @@ pub async fn run(
         current: Arc::clone(&current),
         spool,
         scheduler: scheduler.clone(),
-        clients: session::Clients::default(),
+        rates: Arc::default(),
         names: peer_name::Names::default(),
         shutdown: shutdown.clone(),
     });
