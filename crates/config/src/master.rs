@@ -93,10 +93,28 @@ pub fn parse(text: &str, file: &Path) -> Result<Vec<Service>, ConfigError> {
 
 /// The service of every entry, and warnings in Postfix's words.
 pub fn parse_all(text: &str, file: &Path) -> Result<(Vec<Service>, Vec<String>), ConfigError> {
-    let services = entries(text, file)?
+    let (services, warnings, mistakes) = parse_leniently(text, file);
+    match mistakes.into_iter().next() {
+        Some(mistake) => Err(mistake),
+        None => Ok((services, warnings)),
+    }
+}
+
+/// The services that can be read, warnings, and what is wrong with the other entries.
+pub(crate) fn parse_leniently(
+    text: &str,
+    file: &Path,
+) -> (Vec<Service>, Vec<String>, Vec<ConfigError>) {
+    let (mut services, mut mistakes) = (Vec::new(), Vec::new());
+    for line in logical_lines(text)
         .iter()
-        .map(|entry| service(entry, file))
-        .collect::<Result<Vec<_>, _>>()?;
+        .filter(|line| !line.is_indented())
+    {
+        match entry(line, file).and_then(|entry| service(&entry, file)) {
+            Ok(service) => services.push(service),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
     let indented = logical_lines(text)
         .into_iter()
         .filter(LogicalLine::is_indented);
@@ -107,7 +125,7 @@ pub fn parse_all(text: &str, file: &Path) -> Result<(Vec<Service>, Vec<String>),
             line.text
         )
     });
-    Ok((services, warnings.collect()))
+    (services, warnings.collect(), mistakes)
 }
 
 /// The last of several with the same name and type.

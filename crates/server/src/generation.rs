@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -25,7 +25,14 @@ use crate::tls;
 
 /// A mistake in the configuration, one line, with its remedy.
 #[derive(Clone, Debug)]
-pub struct Problem(String);
+pub struct Problem(String, Option<ConfigError>);
+
+impl Problem {
+    /// Its parts, where it is about a setting.
+    pub fn mistake(&self) -> Option<&ConfigError> {
+        self.1.as_ref()
+    }
+}
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,13 +42,13 @@ impl fmt::Display for Problem {
 
 impl From<ConfigError> for Problem {
     fn from(error: ConfigError) -> Self {
-        Problem(error.to_string())
+        Problem(error.to_string(), Some(error))
     }
 }
 
 impl From<TableError> for Problem {
     fn from(error: TableError) -> Self {
-        Problem(error.to_string())
+        Problem(error.to_string(), None)
     }
 }
 
@@ -116,23 +123,58 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Reads everything; all mistakes are listed at once. A table that cannot be opened is none of
+    /// Reads main.cf and master.cf of a folder, and everything they name.
+    pub fn read(dir: &Path, environment: &Environment) -> Result<Generation, Vec<Problem>> {
+        let (config, mistakes) = Config::load_whole(dir, environment);
+        Generation::complete(config, mistakes, environment)
+    }
+
+    /// The configuration as a whole; all mistakes are listed at once. A table that cannot be opened is none of
     /// them: it is logged and fails its lookups, as in Postfix. See [`Generation::broken_tables`].
     pub fn build(config: Config, environment: &Environment) -> Result<Generation, Vec<Problem>> {
-        let problems: Vec<Problem> = config.check().into_iter().map(Problem::from).collect();
-        if !problems.is_empty() {
-            return Err(problems);
+        Generation::complete(config, Vec::new(), environment)
+    }
+
+    /// What reads a setting stops at its first mistake. So each setting that is wrong is taken out, and the rest
+    /// looked at again, until nothing more is found.
+    fn complete(
+        mut config: Config,
+        mut mistakes: Vec<ConfigError>,
+        environment: &Environment,
+    ) -> Result<Generation, Vec<Problem>> {
+        mistakes.extend(crate::listen::misaddressed(&config));
+        loop {
+            let mut found = config.check();
+            if found.is_empty() {
+                match Generation::assemble(&config, Tables::new(&config), environment) {
+                    Ok(generation) if mistakes.is_empty() => return Ok(generation),
+                    Ok(_) => break,
+                    Err(more) => found = more,
+                }
+            }
+            let before = mistakes.len();
+            for mistake in found {
+                if mistakes.contains(&mistake) {
+                    continue;
+                }
+                if let Some(rest) = config.without(&mistake) {
+                    config = rest;
+                }
+                mistakes.push(mistake);
+            }
+            if mistakes.len() == before {
+                break;
+            }
         }
-        let tables = Tables::new(&config);
-        Generation::assemble(&config, tables, environment)
+        Err(mistakes.into_iter().map(Problem::from).collect())
     }
 
     fn assemble(
         config: &Config,
         tables: Tables,
         environment: &Environment,
-    ) -> Result<Generation, Vec<Problem>> {
-        let one = |error: ConfigError| vec![Problem::from(error)];
+    ) -> Result<Generation, Vec<ConfigError>> {
+        let one = |error: ConfigError| vec![error];
         let own = own_addresses(config, environment).map_err(one)?;
         let mut warnings: Vec<String> = config.warnings().to_vec();
         let mut files = BTreeSet::new();
@@ -157,13 +199,14 @@ impl Generation {
     ) -> Result<Generation, ConfigError> {
         Ok(Generation {
             router: Arc::new(Router::new(config, &tables, own)?),
-            agents: Agents::new(config, &tables),
             reports: delivery::dsn::Settings::of(config)?,
             schedule: schedule(config)?,
             active_limit: positive(config, "qmgr_message_active_limit")?,
             shutdown_timeout: config.time("postroom_shutdown_timeout")?,
             spool: spool(config)?,
             limits: TransportLimits::new(config),
+            // Last: it warns of services that cannot work.
+            agents: Agents::new(config, &tables),
             config: config.clone(),
             tables,
             smtpd: Vec::new(),
@@ -185,7 +228,7 @@ impl Generation {
                     continue;
                 }
                 if let Err(error) = self.tables.open(&spec) {
-                    problems.push(Problem(format!("{name}: {error}")));
+                    problems.push(Problem(format!("{name}: {error}"), None));
                 }
             }
         }
@@ -264,9 +307,9 @@ fn services(
     own: &[IpAddr],
     remarks: &mut Remarks,
     files: &mut BTreeSet<PathBuf>,
-) -> Result<Vec<Arc<Smtpd>>, Vec<Problem>> {
+) -> Result<Vec<Arc<Smtpd>>, Vec<ConfigError>> {
     let mut smtpd = Vec::new();
-    let mut problems: Vec<Problem> = Vec::new();
+    let mut problems: Vec<ConfigError> = Vec::new();
     // What is set in main.cf is wrong, or remarkable, in every service alike.
     let mut seen = BTreeSet::new();
     for service in config.services() {
@@ -285,7 +328,7 @@ fn services(
         let built = match build_smtpd(config, service, tables, own, remarks) {
             Ok(built) => built,
             Err(errors) => {
-                let new = errors.into_iter().map(Problem::from);
+                let new = errors.into_iter();
                 problems.extend(new.filter(|problem| seen.insert(problem.to_string())));
                 continue;
             }

@@ -48,7 +48,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Config, Environment};
+use config::Environment;
 use tokio::sync::watch;
 
 use crate::generation::Current;
@@ -89,10 +89,8 @@ pub async fn run(
     shutdown: Shutdown,
     reload: watch::Receiver<u64>,
 ) -> Result<(), ServerError> {
-    let config = Config::load(&options.config_dir, &options.environment)
-        .map_err(|error| ServerError::Configuration(vec![Problem::from(error)]))?;
-    let generation =
-        Generation::build(config, &options.environment).map_err(ServerError::Configuration)?;
+    let generation = Generation::read(&options.config_dir, &options.environment)
+        .map_err(ServerError::Configuration)?;
     generation.report();
     let spool_settings = generation.spool.clone();
     let (spool, recovery) = queue::Spool::open(&spool_settings.directory, spool_settings.options)?;
