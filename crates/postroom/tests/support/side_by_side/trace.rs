@@ -19,6 +19,20 @@ pub struct Trace {
     pub mail: Vec<String>,
 }
 
+impl Trace {
+    /// Each text of a pair replaced by the other.
+    pub fn hide(mut self, texts: &[(String, String)]) -> Trace {
+        for lines in [&mut self.replies, &mut self.log, &mut self.mail] {
+            for line in lines.iter_mut() {
+                for (text, placeholder) in texts.iter().filter(|(text, _)| text.len() > 4) {
+                    *line = line.replace(text, placeholder);
+                }
+            }
+        }
+        self
+    }
+}
+
 pub fn run(
     suite: &Suite,
     server: &MailServer,
