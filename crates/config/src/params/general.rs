@@ -84,7 +84,6 @@ rows! {
     accepted Text "mail_version" = "3.7.11", "Release whose behaviour is followed.";
     honoured Text "maillog_file" = "", "Log file; empty: the system log.";
     honoured Text "maillog_file_compressor" = "gzip", "What postfix logrotate packs the old log with.";
-    honoured Text "maillog_file_permissions" = "0600", "Mode of a new log file.";
     honoured Text "maillog_file_prefixes" = "/var, /dev/stdout", "Where maillog_file may be.";
     honoured Text "maillog_file_rotate_suffix" = "%Y%m%d-%H%M%S", "What postfix logrotate appends, as strftime(3) has it.";
     accepted Text "mailq_path" = "/usr/bin/mailq", "";
