@@ -137,6 +137,9 @@ impl Policy {
                 self.check_access(question, *subject, list, what, value)
                     .await
             }
+            Restriction::AskService(service) => {
+                Box::pin(self.ask_service(question, service, (what, value))).await
+            }
             Restriction::Class(inner) => self.run(question, inner, what, value).await,
             Restriction::WarnIfReject | Restriction::NeverMatches | Restriction::Unsupported(_) => {
                 Outcome::Dunno
@@ -323,7 +326,7 @@ impl Policy {
         access::address_keys(&canonical, self.router.extensions(), self.access_parents)
     }
 
-    async fn act(
+    pub(crate) async fn act(
         &self,
         question: &mut Question<'_>,
         action: Action,

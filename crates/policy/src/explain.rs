@@ -165,6 +165,7 @@ impl Explainer {
             has_logins: false,
             encrypted: false,
             certificate: None,
+            connection: None,
         };
         let decided = self
             .policy

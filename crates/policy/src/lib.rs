@@ -5,6 +5,7 @@
 //! it, and `explain` shows it.
 
 mod access;
+mod delegate;
 mod evaluate;
 pub mod explain;
 mod identity;
@@ -13,6 +14,7 @@ pub mod reply;
 mod restriction;
 mod settings;
 
+pub use delegate::{Asked, Connection};
 pub use rcpt::{Admission, Refusal, Stage, Verdict};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +52,8 @@ pub struct Facts<'a> {
     pub encrypted: bool,
     /// The client's certificate.
     pub certificate: Option<&'a Certificate>,
+    /// What policy services are told beside this; `None`: there is no connection, and they are not asked.
+    pub connection: Option<Connection<'a>>,
 }
 
 /// A client's certificate, as far as restrictions ask for it.
@@ -80,6 +84,10 @@ pub struct Effects {
     pub prepend: Vec<String>,
     /// INFO and WARN texts and refusals under `warn_if_reject`, for the log.
     pub notes: Vec<String>,
+    /// The policy services that were to be asked about the last recipient.
+    pub asked: Vec<Asked>,
+    /// Those of them that are to be asked about its leaves, too.
+    leaf_services: Vec<Arc<delegate::Service>>,
 }
 
 /// The restrictions of one listening service.

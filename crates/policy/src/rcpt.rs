@@ -125,6 +125,8 @@ impl Policy {
     ) -> Verdict<Admission> {
         let recipient = facts.recipient.unwrap_or_default();
         let address = self.router.rewrite(recipient);
+        effects.asked.clear();
+        effects.leaf_services.clear();
         if self
             .is_malformed(walk, &address, recipient, facts.smtputf8)
             .await?
@@ -142,6 +144,10 @@ impl Policy {
             });
         }
         let leaves = self.leaves(walk, recipient, &address).await?;
+        if !effects.leaf_services.is_empty() {
+            let found = (&leaves.0, leaves.1.as_slice());
+            Box::pin(self.ask_about_leaves(walk, facts, effects, found)).await?;
+        }
         Ok(Admission {
             address,
             leaves: Some(leaves),

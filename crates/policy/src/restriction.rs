@@ -1,7 +1,11 @@
 //! One restriction of a list, read.
 
+use std::sync::Arc;
+
 use config::ConfigError;
 use tables::{TableList, Tables};
+
+use crate::delegate::{Service, Services};
 
 /// What a restriction is about, and with it the word in its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub(crate) enum Restriction {
     RejectPlaintextSession,
     RejectLoginMismatch(LoginMismatch),
     CheckAccess(Subject, TableList),
+    /// `check_policy_service`.
+    AskService(Arc<Service>),
     /// A name from `smtpd_restriction_classes`, with its list.
     Class(Vec<Restriction>),
     /// `defer_if_reject`, which changes refusals that are not ours.
@@ -65,6 +71,7 @@ pub(crate) struct Reader<'a> {
     pub config: &'a config::Config,
     pub tables: &'a Tables,
     pub classes: Vec<String>,
+    pub services: Services<'a>,
 }
 
 impl Reader<'_> {
@@ -92,6 +99,12 @@ impl Reader<'_> {
             let restriction = if let Some(subject) = access_subject(&name) {
                 let table = argument("a table, as in \"check_client_access hash:/etc/postfix/x\"")?;
                 Restriction::CheckAccess(subject, self.tables.open_list_lenient(table))
+            } else if name == "check_policy_service" {
+                let place = argument("a place, as in \"check_policy_service unix:private/policy\"")?;
+                let service = self.services.get(place);
+                Restriction::AskService(service.map_err(|error| {
+                    error.at(self.config.origin(parameter)).parameter(parameter)
+                })?)
             } else if TAKES_ARGUMENT.contains(&name.as_str()) {
                 argument("an argument")?;
                 Restriction::Unsupported(name)
@@ -205,7 +218,6 @@ fn stage_subject(parameter: &str) -> Subject {
 
 /// Restrictions with an argument that Postroom does not apply yet.
 const TAKES_ARGUMENT: &[&str] = &[
-    "check_policy_service",
     "check_etrn_access",
     "check_reverse_client_hostname_access",
     "check_client_a_access",

@@ -47,6 +47,7 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
         has_logins: false,
         encrypted: false,
         certificate: None,
+        connection: None,
     };
     let mut walk = Walk::new(Instant::now());
     match policy
@@ -197,6 +198,7 @@ async fn an_access_table_can_hold_a_message() {
         has_logins: false,
         encrypted: false,
         certificate: None,
+        connection: None,
     };
     let mut effects = Effects::default();
     let mut walk = Walk::new(Instant::now());

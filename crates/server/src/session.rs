@@ -22,6 +22,7 @@ use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
 use crate::tls::Established;
+use crate::told::Told;
 use crate::transaction::{Client, Ending, Transaction};
 
 /// What all sessions share.
@@ -189,7 +190,12 @@ impl Connection {
                     ..self.client()
                 };
                 let mut walk = Walk::new(Instant::now());
-                let facts = client.facts();
+                let told = Told::default();
+                let command = if helo.extended { "EHLO" } else { "HELO" };
+                let facts = policy::Facts {
+                    connection: told.connection(&client, command),
+                    ..client.facts()
+                };
                 self.smtpd
                     .policy
                     .decide(Stage::Helo, &mut walk, facts, &mut Effects::default())
@@ -268,7 +274,11 @@ impl Connection {
     async fn connect(&mut self) -> Result<(), (&'static str, Refusal)> {
         let mut walk = Walk::new(Instant::now());
         let client = self.client();
-        let facts = client.facts();
+        let told = Told::default();
+        let facts = policy::Facts {
+            connection: told.connection(&client, "CONNECT"),
+            ..client.facts()
+        };
         let decided = self
             .smtpd
             .policy
@@ -292,7 +302,9 @@ impl Connection {
     /// VRFY: what RCPT would say of the address, and nothing more.
     async fn verify(&self, address: &str) -> Answer {
         let client = self.client();
+        let told = Told::default();
         let facts = policy::Facts {
+            connection: told.connection(&client, "VRFY"),
             recipient: Some(address),
             ..client.facts()
         };
@@ -382,6 +394,7 @@ impl Connection {
             encryption: self.encryption.as_ref(),
             login: self.login.as_ref(),
             has_logins: self.smtpd.sasl.is_some(),
+            server: self.stream.local_address(),
         }
     }
 
