@@ -296,13 +296,16 @@ fn mask_reply(reply: &str) -> String {
     }
 }
 
-/// The names of the header lines, in their order.
+/// The names of the header lines, in their order; those of rspamd, whose order is that of its Lua table, sorted behind the others.
 fn header_names(mail: &str) -> Vec<String> {
     let header = mail.lines().take_while(|line| !line.trim_end().is_empty());
     let fields = header.filter(|line| !line.starts_with([' ', '\t']));
-    fields
-        .filter_map(|line| Some(line.split_once(':')?.0.to_owned()))
-        .collect()
+    let names = fields.filter_map(|line| Some(line.split_once(':')?.0.to_owned()));
+    let (mut spam, mut names): (Vec<String>, Vec<String>) =
+        names.partition(|name| name.starts_with("X-Spam"));
+    spam.sort();
+    names.append(&mut spam);
+    names
 }
 
 /// The Received header that the mail server wrote, without what differs each time.
