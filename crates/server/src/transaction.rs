@@ -29,8 +29,8 @@ pub(crate) struct Client<'a> {
     pub login: Option<&'a Login>,
     /// AUTH is enabled.
     pub has_logins: bool,
-    /// More has come than the command that is being answered.
-    pub has_more_input: bool,
+    /// The client has sent commands ahead where that is not allowed.
+    pub has_pipelined: bool,
 }
 
 impl Client<'_> {
@@ -51,8 +51,7 @@ impl Client<'_> {
                 let certificate = encryption.certificate.as_ref();
                 certificate.map(|certificate| &certificate.facts)
             }),
-            // RFC 2920: only ESMTP has pipelining.
-            pipelined: self.has_more_input && self.protocol == "SMTP",
+            pipelined: self.has_pipelined,
         }
     }
 
@@ -243,7 +242,6 @@ impl Transaction {
             sender: Some(&self.mail.address),
             recipient: only.as_deref(),
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
-            pipelined: client.has_more_input,
             ..client.facts()
         };
         let smtpd = Arc::clone(&self.smtpd);
