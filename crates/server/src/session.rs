@@ -1,10 +1,9 @@
 //! One connection: moves bytes between the socket and the state machine, and answers its
 //! questions.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -12,13 +11,14 @@ use policy::{Effects, Refusal, Stage};
 use queue::Spool;
 use route::Walk;
 use smtp::Reply;
-use smtp::server::{Answer, Peer, Privileges, Question, Session, Step};
+use smtp::server::{Answer, Counted, Peer, Privileges, Question, Session, Step};
 use tokio::net::TcpStream;
 
 use crate::Shutdown;
 use crate::audit::Place;
 use crate::generation::{Current, Smtpd};
 use crate::peer_name::Names;
+use crate::rates::{Rates, Visit};
 use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
@@ -30,42 +30,9 @@ pub(crate) struct Shared {
     pub current: Arc<Current>,
     pub spool: Spool,
     pub scheduler: Scheduler,
-    pub clients: Clients,
+    pub rates: Arc<Rates>,
     pub names: Names,
     pub shutdown: Shutdown,
-}
-
-/// Connections by client, for `smtpd_client_connection_count_limit`.
-#[derive(Default)]
-pub(crate) struct Clients(Mutex<HashMap<IpAddr, usize>>);
-
-impl Clients {
-    /// Counts a connection in, until the guard is dropped; the count with it.
-    fn enter(&self, address: IpAddr) -> (usize, Counted<'_>) {
-        let mut counts = self.0.lock().unwrap_or_else(|bad| bad.into_inner());
-        let count = counts.entry(address).or_default();
-        *count += 1;
-        (*count, Counted(self, address))
-    }
-
-    fn leave(&self, address: IpAddr) {
-        let mut counts = self.0.lock().unwrap_or_else(|bad| bad.into_inner());
-        if let Some(count) = counts.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&address);
-            }
-        }
-    }
-}
-
-/// A connection that counts.
-struct Counted<'a>(&'a Clients, IpAddr);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.leave(self.1);
-    }
 }
 
 /// Bytes read at once.
@@ -79,14 +46,22 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
 ) {
     let ip = address.ip().to_canonical();
-    let (connections, _counted) = shared.clients.enter(ip);
+    let visit = Visit::begin(
+        &shared.rates,
+        &smtpd.service.name,
+        ip,
+        &smtpd.incoming.limits,
+    );
     // Replies are small and wait for nothing; Nagle's algorithm would hold them back.
     let _ = stream.set_nodelay(true);
     let name = match smtpd.incoming.peername_lookup {
         true => shared.names.of(ip).await,
         false => "unknown".to_owned(),
     };
-    let peer = Peer::new(name, ip, address.port());
+    let peer = Peer {
+        show_port: smtpd.incoming.port_logging,
+        ..Peer::new(name, ip, address.port())
+    };
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
     let privileges = Privileges {
         xclient: smtpd.incoming.xclient_hosts.has(&peer).await,
@@ -103,7 +78,7 @@ pub(crate) async fn serve(
         transaction: None,
         deferrals: [None, None],
         smtpd,
-        connections,
+        visit,
         shutdown: shared.shutdown.clone(),
         shared: Arc::clone(&shared),
     };
@@ -130,8 +105,8 @@ pub(crate) struct Connection {
     pub exchange: Option<Exchange>,
     /// AUTH that succeeded.
     pub login: Option<Login>,
-    /// Connections of this client when this one came.
-    connections: usize,
+    /// What this client is counted by.
+    pub visit: Visit,
     pub shutdown: Shutdown,
     shared: Arc<Shared>,
 }
@@ -208,9 +183,9 @@ impl Connection {
 
     async fn answer(&mut self, question: Question) -> Answer {
         match question {
-            Question::Connect => match self.count_connection().await {
-                Ok(()) => self.greet().await,
-                Err(refusal) => self.refused(&refusal),
+            Question::Connect => match self.one_too_many().await {
+                Some(reply) => Answer::Disconnect(reply),
+                None => self.greet().await,
             },
             Question::Xclient { login } => {
                 self.become_another(login).await;
@@ -231,6 +206,7 @@ impl Connection {
                 Answer::Continue
             }
             Question::Mail(mail) => self.mail(mail).await,
+            Question::Count(command) => self.count(command).await,
             Question::Auth(auth) => self.authenticate(auth).await,
             Question::AuthResponse(response) => self.continue_authentication(response).await,
             Question::AuthAborted => {
@@ -335,32 +311,19 @@ impl Connection {
         }
     }
 
-    fn refused(&self, refusal: &Refusal) -> Answer {
-        self.place().log_reject(&self.client(), refusal);
-        Answer::Reply(refusal.reply.clone())
+    /// `smtpd_client_connection_count_limit`, `smtpd_client_connection_rate_limit`.
+    async fn one_too_many(&self) -> Option<Reply> {
+        let limits = &self.smtpd.incoming.limits;
+        let hostname = &self.smtpd.incoming.myhostname;
+        self.visit
+            .refused(limits, self.session.peer(), hostname)
+            .await
     }
 
-    /// `smtpd_client_connection_count_limit`.
-    async fn count_connection(&self) -> Result<(), Refusal> {
-        let peer = self.session.peer();
-        let incoming = &self.smtpd.incoming;
-        if self.connections > incoming.connection_limit
-            && !incoming
-                .connection_limit_exceptions
-                .matches(peer.address)
-                .await
-                .unwrap_or(false)
-        {
-            let name = peer.name_and_address();
-            tracing::warn!(
-                prog = "smtpd",
-                "Connection concurrency limit exceeded: {} from {name} for service {}",
-                self.connections,
-                self.smtpd.service.name
-            );
-            return Err(policy::reply::too_many_connections(&name).into());
-        }
-        Ok(())
+    async fn count(&self, command: Counted) -> Answer {
+        let limits = &self.smtpd.incoming.limits;
+        let refused = self.visit.command(command, limits, self.session.peer());
+        refused.await.map_or(Answer::Continue, Answer::Reply)
     }
 
     /// The service's settings as they are now; a service that is gone keeps those it had.

@@ -88,6 +88,7 @@ pub(crate) struct Transaction {
     accepted: Vec<Accepted>,
     spooling: Option<Spooling>,
     header: Option<HeaderPass>,
+    told_message_id: bool,
 }
 
 /// A recipient that RCPT accepted.
@@ -139,6 +140,7 @@ impl Transaction {
             accepted: Vec::new(),
             spooling: None,
             header: None,
+            told_message_id: false,
         })
     }
 
@@ -269,7 +271,23 @@ impl Transaction {
             Some(header) => header.feed(piece),
             None => piece,
         };
+        self.log_message_id();
         self.append(&piece).await
+    }
+
+    /// Once the header is complete, as whoever follows a message through the log expects it before
+    /// anything that is said of its content.
+    fn log_message_id(&mut self) {
+        if self.told_message_id || self.effects.discard.is_some() {
+            return;
+        }
+        if let (Some(header), Some(id)) = (&self.header, self.id())
+            && header.is_complete()
+        {
+            let message_id = header.message_id.as_deref().unwrap_or("<>");
+            tracing::info!(prog = "cleanup", "{id}: message-id={message_id}");
+            self.told_message_id = true;
+        }
     }
 
     async fn append(&mut self, piece: &Bytes) -> Result<(), Refusal> {
@@ -288,10 +306,10 @@ impl Transaction {
     /// The end of the message: into the queue, or not at all.
     pub async fn end(mut self, client: &Client<'_>, spool: &Spool) -> Result<Ending, Refusal> {
         if let Some(rest) = self.header.as_mut().map(HeaderPass::finish) {
+            self.log_message_id();
             self.append(&rest).await?;
         }
         let only = self.only_recipient();
-        let discarded = self.effects.discard.is_some();
         let decided = self.decide_at_end(client, only.as_deref()).await;
         self.log(
             client,
@@ -300,10 +318,6 @@ impl Transaction {
             decided.as_ref().err(),
         );
         let id = self.id();
-        if let (Some(id), Some(header), false) = (id, &self.header, discarded) {
-            let message_id = header.message_id.as_deref().unwrap_or("<>");
-            tracing::info!(prog = "cleanup", "{id}: message-id={message_id}");
-        }
         decided?;
         let ended = self.store(client, spool).await;
         if let Err(refusal) = &ended {
