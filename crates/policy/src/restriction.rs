@@ -100,7 +100,8 @@ impl Reader<'_> {
                 let table = argument("a table, as in \"check_client_access hash:/etc/postfix/x\"")?;
                 Restriction::CheckAccess(subject, self.tables.open_list_lenient(table))
             } else if name == "check_policy_service" {
-                let place = argument("a place, as in \"check_policy_service unix:private/policy\"")?;
+                let place =
+                    argument("a place, as in \"check_policy_service unix:private/policy\"")?;
                 let service = self.services.get(place);
                 Restriction::AskService(service.map_err(|error| {
                     error.at(self.config.origin(parameter)).parameter(parameter)

@@ -51,7 +51,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 /// A name for a transaction that no other has: process, time, and a number.
 pub(crate) fn new_instance() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     format!(
         "{:x}.{:x}.{:x}.{:x}",
         std::process::id(),

@@ -87,8 +87,15 @@ impl Failure {
     /// Warnings about the bytes themselves, as Postfix words them.
     pub fn details(&self, place: &str) -> Option<String> {
         let part = |bytes: &[u8]| {
-            let line = bytes.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-            if line.contains(&b'=') { "value" } else { "name" }
+            let line = bytes
+                .rsplit(|byte| *byte == b'\n')
+                .next()
+                .unwrap_or_default();
+            if line.contains(&b'=') {
+                "value"
+            } else {
+                "name"
+            }
         };
         match self {
             Failure::Connect(error) => Some(format!("connect to {place}: {}", reason(error))),

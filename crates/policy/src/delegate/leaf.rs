@@ -86,7 +86,6 @@ impl Policy {
             _ => question.defer_if_permit.take(),
         }
     }
-
 }
 
 /// The addresses that can take mail, each once.
@@ -116,7 +115,10 @@ fn judge(
         refusals.iter().map(one).collect::<Vec<_>>().join("; ")
     );
     if refusals.len() < addresses {
-        tracing::warn!(prog = "smtpd", "{detail}; the other destinations get the mail");
+        tracing::warn!(
+            prog = "smtpd",
+            "{detail}; the other destinations get the mail"
+        );
         return Ok(());
     }
     // What may change by itself wins: the client is to come back.

@@ -50,7 +50,12 @@ impl Policy {
             recipient: facts.recipient.unwrap_or_default().to_owned(),
             action: action.clone(),
         });
-        if service.at_leaf() && !effects.leaf_services.iter().any(|known| Arc::ptr_eq(known, service)) {
+        if service.at_leaf()
+            && !effects
+                .leaf_services
+                .iter()
+                .any(|known| Arc::ptr_eq(known, service))
+        {
             effects.leaf_services.push(Arc::clone(service));
         }
         let Some(action) = action else {

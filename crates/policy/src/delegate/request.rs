@@ -49,12 +49,21 @@ pub(super) fn text(facts: &Facts<'_>, connection: &Connection<'_>, context: &str
         .add("client_name", facts.client_name)
         .add("client_port", &connection.client_port.to_string())
         .add("reverse_client_name", connection.reverse_client_name)
-        .add("server_address", &server.map_or(String::new(), |own| own.ip().to_canonical().to_string()))
-        .add("server_port", &server.map_or(String::new(), |own| own.port().to_string()))
+        .add(
+            "server_address",
+            &server.map_or(String::new(), |own| own.ip().to_canonical().to_string()),
+        )
+        .add(
+            "server_port",
+            &server.map_or(String::new(), |own| own.port().to_string()),
+        )
         .add("helo_name", facts.helo)
         .add("sender", facts.sender.unwrap_or_default())
         .add("recipient", facts.recipient.unwrap_or_default())
-        .add("recipient_count", &recipient_count(facts, connection).to_string())
+        .add(
+            "recipient_count",
+            &recipient_count(facts, connection).to_string(),
+        )
         .add("queue_id", connection.queue_id)
         .add("instance", connection.instance)
         .add("size", &connection.size.to_string())
@@ -63,13 +72,28 @@ pub(super) fn text(facts: &Facts<'_>, connection: &Connection<'_>, context: &str
         .add("sasl_method", connection.sasl_method)
         .add("sasl_username", facts.login.unwrap_or_default())
         .add("sasl_sender", connection.sasl_sender)
-        .add("ccert_subject", &trusted.map_or(String::new(), |shown| xtext(&shown.subject)))
-        .add("ccert_issuer", &trusted.map_or(String::new(), |_| xtext(connection.certificate_issuer)))
-        .add("ccert_fingerprint", facts.certificate.map_or("", |shown| &shown.fingerprint))
-        .add("ccert_pubkey_fingerprint", facts.certificate.map_or("", |shown| &shown.public_key))
+        .add(
+            "ccert_subject",
+            &trusted.map_or(String::new(), |shown| xtext(&shown.subject)),
+        )
+        .add(
+            "ccert_issuer",
+            &trusted.map_or(String::new(), |_| xtext(connection.certificate_issuer)),
+        )
+        .add(
+            "ccert_fingerprint",
+            facts.certificate.map_or("", |shown| &shown.fingerprint),
+        )
+        .add(
+            "ccert_pubkey_fingerprint",
+            facts.certificate.map_or("", |shown| &shown.public_key),
+        )
         .add("encryption_protocol", connection.encryption_protocol)
         .add("encryption_cipher", connection.encryption_cipher)
-        .add("encryption_keysize", &connection.encryption_keysize.to_string())
+        .add(
+            "encryption_keysize",
+            &connection.encryption_keysize.to_string(),
+        )
         .add("policy_context", context);
     request.0.push('\n');
     request.0
@@ -78,7 +102,9 @@ pub(super) fn text(facts: &Facts<'_>, connection: &Connection<'_>, context: &str
 /// The number of recipients, which is told only once it is final.
 fn recipient_count(facts: &Facts<'_>, connection: &Connection<'_>) -> usize {
     match connection.command {
-        "DATA" | "END-OF-MESSAGE" => facts.recipients_so_far + usize::from(facts.recipient.is_some()),
+        "DATA" | "END-OF-MESSAGE" => {
+            facts.recipients_so_far + usize::from(facts.recipient.is_some())
+        }
         _ => 0,
     }
 }

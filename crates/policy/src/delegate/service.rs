@@ -30,7 +30,9 @@ pub(crate) struct Service {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,7 +148,10 @@ impl Service {
 }
 
 fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER, "?")
+    text.replace(
+        |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER,
+        "?",
+    )
 }
 
 /// Reads services from the restrictions; the same text is the same service, with the same connections.
@@ -175,7 +180,9 @@ impl<'a> Services<'a> {
     }
 
     fn read(&self, text: &str) -> Result<Service, ConfigError> {
-        let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let inner = text
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'));
         let mut words = match inner {
             Some(inner) => config::split_list(inner),
             None => vec![text.to_owned()],
@@ -248,7 +255,9 @@ const NAMES: [&str; 8] = [
 impl Options<'_> {
     /// `name=value` or `{ name = value with spaces }`.
     fn add(&mut self, word: &str) -> Result<(), ConfigError> {
-        let bare = word.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let bare = word
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'));
         let pair = bare.unwrap_or(word).split_once('=');
         let Some((name, value)) = pair.filter(|(name, _)| NAMES.contains(&name.trim())) else {
             return Err(ConfigError::new(
@@ -259,7 +268,8 @@ impl Options<'_> {
                 ),
             ));
         };
-        self.given.insert(name.trim().to_owned(), value.trim().to_owned());
+        self.given
+            .insert(name.trim().to_owned(), value.trim().to_owned());
         Ok(())
     }
 
@@ -285,7 +295,10 @@ impl Options<'_> {
     fn number(&self, name: &str, least: u64) -> Result<u64, ConfigError> {
         let text = match self.given.get(name) {
             Some(value) => value.clone(),
-            None => self.config.int(&format!("smtpd_policy_service_{name}"))?.to_string(),
+            None => self
+                .config
+                .int(&format!("smtpd_policy_service_{name}"))?
+                .to_string(),
         };
         let number = text.parse().ok().filter(|number| *number >= least);
         number.ok_or_else(|| mistake(name, &text, &format!("a number, at least {least}")))
