@@ -170,6 +170,7 @@ impl Explainer {
         let facts = Facts {
             client_name: "unknown",
             client_address: client,
+            socket_address: client,
             helo: "explain.invalid",
             sender: Some(sender),
             recipient: Some(&recipient),
@@ -179,6 +180,7 @@ impl Explainer {
             has_logins: false,
             encrypted: false,
             certificate: None,
+            pipelined: false,
             connection: self.asks_services.then_some(Connection {
                 command: "RCPT",
                 protocol: "ESMTP",

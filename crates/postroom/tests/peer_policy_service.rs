@@ -42,7 +42,7 @@ virtual_mailbox_maps = static:x
 virtual_transport = discard:
 smtpd_delay_reject = no
 smtpd_client_restrictions = check_policy_service inet:@POLICY@
-smtpd_helo_restrictions = check_policy_service { inet:@POLICY@, policy_context=at helo }
+smtpd_helo_restrictions = check_policy_service { inet:@POLICY@, { policy_context = at helo } }
 smtpd_sender_restrictions = check_policy_service inet:@POLICY@
 smtpd_recipient_restrictions = check_policy_service inet:@POLICY@, reject_unauth_destination
 smtpd_data_restrictions = check_policy_service inet:@POLICY@

@@ -134,7 +134,8 @@ impl Attempt<'_> {
         let mut settled = Vec::new();
         for index in envelope.unfinished() {
             let recipient = &envelope.recipients[index];
-            let route = match self.route(&mut walk, recipient).await {
+            let filter = envelope.filter.as_deref();
+            let route = match self.route(&mut walk, recipient, filter).await {
                 Ok(route) => route,
                 Err(outcome) => {
                     settled.push((index, outcome));
@@ -150,7 +151,15 @@ impl Attempt<'_> {
         (groups, settled)
     }
 
-    async fn route(&self, walk: &mut Walk, recipient: &Recipient) -> Result<Route, Outcome> {
+    async fn route(
+        &self,
+        walk: &mut Walk,
+        recipient: &Recipient,
+        filter: Option<&str>,
+    ) -> Result<Route, Outcome> {
+        if let Some(filter) = filter {
+            return Ok(filter_route(filter, &recipient.address));
+        }
         if let (true, Some(hint)) = (self.fresh, &recipient.hint) {
             let (transport, nexthop) = (hint.transport.clone(), hint.nexthop.clone());
             return Ok(Route { transport, nexthop });
@@ -676,5 +685,18 @@ mod tests {
         ] {
             assert_eq!(Seconds(Duration::from_millis(millis)).to_string(), text);
         }
+    }
+}
+
+/// `transport:nexthop` of a content filter; without next hop, the recipient's domain is it.
+fn filter_route(filter: &str, recipient: &str) -> Route {
+    let (transport, nexthop) = filter.split_once(':').unwrap_or((filter, ""));
+    let nexthop = match nexthop {
+        "" => mail::address::domain(recipient).unwrap_or_default(),
+        nexthop => nexthop,
+    };
+    Route {
+        transport: transport.to_owned(),
+        nexthop: nexthop.to_owned(),
     }
 }

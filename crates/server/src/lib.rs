@@ -23,6 +23,7 @@
 //! Entry points: [`run`], [`table_server::run`].
 
 mod attempt;
+mod audit;
 mod control;
 mod generation;
 mod headers;

@@ -11,10 +11,12 @@ use bytes::BytesMut;
 use policy::{Effects, Refusal, Stage};
 use queue::Spool;
 use route::Walk;
-use smtp::server::{Answer, Peer, Question, Session, Step};
+use smtp::Reply;
+use smtp::server::{Answer, Peer, Privileges, Question, Session, Step};
 use tokio::net::TcpStream;
 
 use crate::Shutdown;
+use crate::audit::Place;
 use crate::generation::{Current, Smtpd};
 use crate::peer_name::Names;
 use crate::sasl::{Exchange, Login};
@@ -85,13 +87,14 @@ pub(crate) async fn serve(
         true => shared.names.of(ip).await,
         false => "unknown".to_owned(),
     };
-    let peer = Peer {
-        name,
-        address: ip,
-        port: address.port(),
-    };
+    let peer = Peer::new(name, ip, address.port());
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
-    let session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
+    let privileges = Privileges {
+        xclient: smtpd.incoming.xclient_hosts.has(&peer).await,
+        xforward: smtpd.incoming.xforward_hosts.has(&peer).await,
+    };
+    let mut session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
+    session.change_privileges(|_| privileges);
     let mut connection = Connection {
         stream: Stream::Clear(stream),
         session,
@@ -99,6 +102,7 @@ pub(crate) async fn serve(
         exchange: None,
         login: None,
         transaction: None,
+        deferrals: [None, None],
         smtpd,
         connections,
         shutdown: shared.shutdown.clone(),
@@ -118,6 +122,8 @@ pub(crate) struct Connection {
     pub stream: Stream,
     pub session: Session,
     transaction: Option<Transaction>,
+    /// `defer_if_permit` at connecting and at HELO, where they are not delayed: it counts for every recipient.
+    deferrals: [Option<Reply>; 2],
     pub smtpd: Arc<Smtpd>,
     /// Set once the connection is encrypted.
     pub encryption: Option<Established>,
@@ -146,7 +152,7 @@ impl Connection {
                     if let Some(transaction) = &mut self.transaction
                         && let Err(refusal) = transaction.content(piece).await
                     {
-                        self.log_reject("DATA", None, None, &refusal);
+                        self.place().log_reject(&self.client(), &refusal);
                         self.session.refuse_content(refusal.reply);
                     }
                 }
@@ -202,8 +208,15 @@ impl Connection {
     }
 
     async fn answer(&mut self, question: Question) -> Answer {
-        let result = match question {
-            Question::Connect => self.connect().await,
+        match question {
+            Question::Connect => match self.count_connection().await {
+                Ok(()) => self.greet().await,
+                Err(refusal) => self.refused(&refusal),
+            },
+            Question::Xclient { login } => {
+                self.become_another(login).await;
+                self.greet().await
+            }
             Question::Helo(helo) => {
                 if helo.extended {
                     self.offer_mechanisms().await;
@@ -212,73 +225,127 @@ impl Connection {
                     helo: &helo.name,
                     ..self.client()
                 };
-                let mut walk = Walk::new(Instant::now());
-                let told = Told::default();
-                let command = if helo.extended { "EHLO" } else { "HELO" };
-                let facts = policy::Facts {
-                    connection: told.connection(&client, command),
-                    ..client.facts()
-                };
-                self.smtpd
-                    .policy
-                    .decide(Stage::Helo, &mut walk, facts, &mut Effects::default())
-                    .await
-                    .map_err(|refusal| ("HELO", refusal))
-            }
-            Question::Mail(mail) => {
-                let smtpd = Arc::clone(&self.smtpd);
-                let client = self.client();
-                let begun = Transaction::begin(smtpd, &client, mail.clone(), &self.shared.spool);
-                match begun.await {
-                    Ok(transaction) => {
-                        self.transaction = Some(transaction);
-                        Ok(())
-                    }
-                    Err(refusal) => {
-                        self.log_reject("MAIL", Some(&mail.address), None, &refusal);
-                        return Answer::Reply(refusal.reply);
-                    }
+                match self.decide_early(Stage::Helo, &client).await {
+                    Ok(deferral) => self.deferrals[1] = deferral,
+                    Err(refusal) => return Answer::Reply(refusal.reply),
                 }
+                Answer::Continue
             }
-            Question::Auth(auth) => return self.authenticate(auth).await,
-            Question::AuthResponse(response) => {
-                return self.continue_authentication(response).await;
-            }
+            Question::Mail(mail) => self.mail(mail).await,
+            Question::Auth(auth) => self.authenticate(auth).await,
+            Question::AuthResponse(response) => self.continue_authentication(response).await,
             Question::AuthAborted => {
                 self.give_up_authentication();
-                Ok(())
+                Answer::Continue
             }
-            Question::Rcpt(rcpt) => return self.recipient(rcpt).await,
+            Question::Rcpt(rcpt) => self.recipient(rcpt).await,
             Question::Data => match self.transaction.take() {
                 Some(mut transaction) => {
                     let done = transaction.data(&self.client()).await;
                     self.transaction = Some(transaction);
-                    done.map_err(|refusal| ("DATA", refusal))
+                    answer(done)
                 }
-                None => return Answer::Reply(smtp::reply::NEED_RCPT),
+                None => Answer::Reply(smtp::reply::NEED_RCPT),
             },
-            Question::EndOfData { .. } => return self.end_of_data().await,
+            Question::EndOfData { .. } => self.end_of_data().await,
             Question::Abort => {
                 self.transaction = None;
-                Ok(())
+                Answer::Continue
             }
             Question::Vrfy(address) => self.verify(&address).await,
-            Question::Etrn(domain) => return self.flush(&domain).await,
+            Question::Etrn(domain) => self.flush(&domain).await,
+        }
+    }
+
+    /// The restrictions that need no transaction; the deferral that they leave for RCPT.
+    async fn decide_early(
+        &self,
+        stage: Stage,
+        client: &Client<'_>,
+    ) -> Result<Option<Reply>, Refusal> {
+        let mut effects = Effects::default();
+        let mut walk = Walk::new(Instant::now());
+        let policy = &self.smtpd.policy;
+        let told = Told::default();
+        let facts = policy::Facts {
+            connection: told.connection(client, self.session.place()),
+            ..client.facts()
         };
-        match result {
-            Ok(()) => Answer::Continue,
-            Err((command, refusal)) => {
-                let sender = self
-                    .transaction
-                    .as_ref()
-                    .map(|open| open.mail.address.clone());
-                self.log_reject(command, sender.as_deref(), None, &refusal);
+        let decided = policy.decide(stage, &mut walk, facts, &mut effects).await;
+        self.place().log_events(client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            self.place().log_reject(client, refusal);
+        }
+        decided.map(|()| effects.defer_if_permit)
+    }
+
+    async fn greet(&mut self) -> Answer {
+        match self.decide_early(Stage::Client, &self.client()).await {
+            Ok(deferral) => {
+                self.deferrals = [deferral, None];
+                Answer::Continue
+            }
+            Err(refusal) => Answer::Reply(refusal.reply),
+        }
+    }
+
+    /// XCLIENT: what belonged to the client before is forgotten.
+    async fn become_another(&mut self, login: Option<String>) {
+        let peer = self.session.peer();
+        let xclient = self.smtpd.incoming.xclient_hosts.has(peer).await;
+        let settings = self.smtpd.settings_for(peer.address).await;
+        self.session
+            .change_privileges(|now| Privileges { xclient, ..now });
+        self.session.set_settings(settings);
+        let login = login.filter(|_| self.smtpd.sasl.is_some());
+        self.login = login.map(|user| Login {
+            mechanism: "XCLIENT".to_owned(),
+            user,
+        });
+    }
+
+    async fn mail(&mut self, mail: smtp::server::MailFrom) -> Answer {
+        let smtpd = Arc::clone(&self.smtpd);
+        let sender = mail.address.clone();
+        let [at_connect, at_helo] = self.deferrals.clone();
+        let effects = Effects {
+            defer_if_permit: at_connect.or(at_helo),
+            ..Effects::default()
+        };
+        let forwarded = self.session.forwarded().cloned();
+        let client = self.client();
+        let begun = Transaction::begin(smtpd, &client, mail, effects, &self.shared.spool).await;
+        match begun {
+            Ok(mut transaction) => {
+                transaction.forwarded = forwarded;
+                self.transaction = Some(transaction);
+                Answer::Continue
+            }
+            Err(refusal) => {
+                let place = Place {
+                    sender: Some(&sender),
+                    ..self.place()
+                };
+                place.log_reject(&client, &refusal);
                 Answer::Reply(refusal.reply)
             }
         }
     }
 
-    async fn connect(&mut self) -> Result<(), (&'static str, Refusal)> {
+    fn place(&self) -> Place<'_> {
+        Place {
+            command: self.session.place(),
+            ..Place::default()
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Answer {
+        self.place().log_reject(&self.client(), refusal);
+        Answer::Reply(refusal.reply.clone())
+    }
+
+    /// `smtpd_client_connection_count_limit`.
+    async fn count_connection(&self) -> Result<(), Refusal> {
         let peer = self.session.peer();
         let incoming = &self.smtpd.incoming;
         if self.connections > incoming.connection_limit
@@ -295,21 +362,9 @@ impl Connection {
                 self.connections,
                 self.smtpd.service.name
             );
-            return Err(("CONNECT", policy::reply::too_many_connections(&name).into()));
+            return Err(policy::reply::too_many_connections(&name).into());
         }
-        let mut walk = Walk::new(Instant::now());
-        let client = self.client();
-        let told = Told::default();
-        let facts = policy::Facts {
-            connection: told.connection(&client, "CONNECT"),
-            ..client.facts()
-        };
-        let decided = self
-            .smtpd
-            .policy
-            .decide(Stage::Client, &mut walk, facts, &mut Effects::default())
-            .await;
-        decided.map_err(|refusal| ("CONNECT", refusal))
+        Ok(())
     }
 
     /// The service's settings as they are now; a service that is gone keeps those it had.
@@ -325,7 +380,7 @@ impl Connection {
     }
 
     /// VRFY: what RCPT would say of the address, and nothing more.
-    async fn verify(&self, address: &str) -> Result<(), (&'static str, Refusal)> {
+    async fn verify(&self, address: &str) -> Answer {
         let client = self.client();
         let told = Told::default();
         let facts = policy::Facts {
@@ -334,18 +389,30 @@ impl Connection {
             ..client.facts()
         };
         let mut walk = Walk::new(Instant::now());
+        let mut effects = Effects::default();
         let decided = self
             .smtpd
             .policy
-            .recipient(&mut walk, facts, &mut Effects::default())
+            .recipient(&mut walk, facts, &mut effects)
             .await;
-        decided.map(drop).map_err(|refusal| ("VRFY", refusal))
+        let place = Place {
+            recipient: Some(address),
+            ..self.place()
+        };
+        place.log_events(&client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            place.log_reject(&client, refusal);
+        }
+        answer(decided)
     }
 
     /// ETRN (RFC 1985): tries what waits for a domain of `fast_flush_domains`.
     async fn flush(&self, domain: &str) -> Answer {
         if !mail::host::is_valid_domain(domain) {
             return Answer::Reply(smtp::reply::ETRN_BAD_DOMAIN);
+        }
+        if let Err(refusal) = self.may_flush(domain).await {
+            return Answer::Reply(refusal.reply);
         }
         match self.smtpd.incoming.fast_flush_domains.matches(domain).await {
             Ok(true) => {
@@ -360,44 +427,49 @@ impl Connection {
         }
     }
 
+    /// `smtpd_etrn_restrictions`.
+    async fn may_flush(&self, domain: &str) -> Result<(), Refusal> {
+        let client = self.client();
+        let mut effects = Effects::default();
+        let mut walk = Walk::new(Instant::now());
+        let policy = &self.smtpd.policy;
+        let told = Told::default();
+        let mut facts = client.facts();
+        facts.connection = told.connection(&client, "ETRN");
+        if let Some(connection) = &mut facts.connection {
+            connection.etrn_domain = domain;
+        }
+        let decided = policy.etrn(domain, &mut walk, facts, &mut effects).await;
+        self.place().log_events(&client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            self.place().log_reject(&client, refusal);
+        }
+        decided
+    }
+
     async fn recipient(&mut self, rcpt: smtp::server::RcptTo) -> Answer {
         let Some(mut transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_MAIL);
         };
-        let address = rcpt.address.clone();
         let decided = transaction
             .recipient(&self.client(), rcpt, &self.shared.spool)
             .await;
-        let sender = transaction.mail.address.clone();
         self.transaction = Some(transaction);
-        match decided {
-            Ok(()) => Answer::Continue,
-            Err(refusal) => {
-                self.log_reject("RCPT", Some(&sender), Some(&address), &refusal);
-                Answer::Reply(refusal.reply)
-            }
-        }
+        answer(decided)
     }
 
     async fn end_of_data(&mut self) -> Answer {
         let Some(transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_RCPT);
         };
-        let sender = transaction.mail.address.clone();
         match transaction.end(&self.client(), &self.shared.spool).await {
             Ok(Ending::Queued(message)) => {
                 let id = message.id.to_string();
                 self.shared.scheduler.accept(*message);
                 Answer::Reply(policy::reply::queued(&id))
             }
-            Ok(Ending::Discarded(id)) => {
-                tracing::info!(prog = "smtpd", "{id}: discard: message thrown away");
-                Answer::Reply(policy::reply::queued(&id.to_string()))
-            }
-            Err(refusal) => {
-                self.log_reject("END-OF-MESSAGE", Some(&sender), None, &refusal);
-                Answer::Reply(refusal.reply)
-            }
+            Ok(Ending::Discarded(id)) => Answer::Reply(policy::reply::queued(&id.to_string())),
+            Err(refusal) => Answer::Reply(refusal.reply),
         }
     }
 
@@ -410,39 +482,14 @@ impl Connection {
             login: self.login.as_ref(),
             has_logins: self.smtpd.sasl.is_some(),
             server: self.stream.local_address(),
+            has_more_input: self.session.has_more_input(),
         }
     }
+}
 
-    /// `NOQUEUE: reject: RCPT from …`, in the form that log readers parse.
-    fn log_reject(
-        &self,
-        command: &str,
-        sender: Option<&str>,
-        recipient: Option<&str>,
-        refusal: &Refusal,
-    ) {
-        let client = self.client();
-        let id = self.transaction.as_ref().and_then(Transaction::id);
-        let id = id.map_or("NOQUEUE".to_owned(), |id| id.to_string());
-        let Refusal { reply, detail } = refusal;
-        if let Some(detail) = detail {
-            tracing::warn!(prog = "smtpd", "{id}: {detail}");
-        }
-        let mut line = format!(
-            "{id}: reject: {command} from {}: {};",
-            client.peer.name_and_address(),
-            reply
-        );
-        if let Some(sender) = sender {
-            line.push_str(&format!(" from=<{sender}>"));
-        }
-        if let Some(recipient) = recipient {
-            line.push_str(&format!(" to=<{recipient}>"));
-        }
-        line.push_str(&format!(" proto={}", client.protocol));
-        if !client.helo.is_empty() {
-            line.push_str(&format!(" helo=<{}>", client.helo));
-        }
-        tracing::info!(prog = "smtpd", "{line}");
+fn answer<T>(decided: Result<T, Refusal>) -> Answer {
+    match decided {
+        Ok(_) => Answer::Continue,
+        Err(refusal) => Answer::Reply(refusal.reply),
     }
 }

@@ -13,8 +13,9 @@ use queue::{
 };
 use route::{ExpandError, Leaf, Walk};
 use smtp::Reply;
-use smtp::server::{MailFrom, Peer, RcptTo};
+use smtp::server::{Forwarded, MailFrom, Peer, RcptTo};
 
+use crate::audit::Place;
 use crate::generation::{Incoming as Settings, Smtpd};
 use crate::headers::{HeaderPass, Missing};
 use crate::sasl::Login;
@@ -32,6 +33,8 @@ pub(crate) struct Client<'a> {
     pub has_logins: bool,
     /// Our end of the connection.
     pub server: Option<SocketAddr>,
+    /// More has come than the command that is being answered.
+    pub has_more_input: bool,
 }
 
 impl Client<'_> {
@@ -39,6 +42,7 @@ impl Client<'_> {
         Facts {
             client_name: &self.peer.name,
             client_address: self.peer.address,
+            socket_address: self.peer.socket_address,
             helo: self.helo,
             sender: None,
             recipient: None,
@@ -52,6 +56,8 @@ impl Client<'_> {
                 certificate.map(|certificate| &certificate.facts)
             }),
             connection: None,
+            // RFC 2920: only ESMTP has pipelining.
+            pipelined: self.has_more_input && self.protocol == "SMTP",
         }
     }
 
@@ -81,6 +87,8 @@ fn printable(text: &str) -> String {
 pub(crate) struct Transaction {
     smtpd: Arc<Smtpd>,
     pub mail: MailFrom,
+    /// XFORWARD.
+    pub forwarded: Option<Forwarded>,
     walk: Walk,
     effects: Effects,
     accepted: Vec<Accepted>,
@@ -112,10 +120,10 @@ impl Transaction {
         smtpd: Arc<Smtpd>,
         client: &Client<'_>,
         mail: MailFrom,
+        mut effects: Effects,
         spool: &Spool,
     ) -> Result<Transaction, Refusal> {
         let mut walk = Walk::new(Instant::now());
-        let mut effects = Effects::default();
         let told = Told {
             size: mail.size.unwrap_or(0),
             sasl_sender: sasl_sender(&mail),
@@ -127,13 +135,21 @@ impl Transaction {
             smtputf8: mail.smtputf8,
             ..client.facts()
         };
-        smtpd.policy.sender(&mut walk, facts, &mut effects).await?;
+        let decided = smtpd.policy.sender(&mut walk, facts, &mut effects).await;
+        let place = Place {
+            command: "MAIL",
+            sender: Some(&mail.address),
+            ..Place::default()
+        };
+        place.log_events(client, &mut effects.events);
+        decided?;
         if let Err(error) = spool.check_room(mail.size.unwrap_or(0)) {
             return Err(storage_refusal(&error));
         }
         Ok(Transaction {
             smtpd,
             mail,
+            forwarded: None,
             walk,
             effects,
             accepted: Vec::new(),
@@ -174,18 +190,21 @@ impl Transaction {
             ..client.facts()
         };
         let smtpd = Arc::clone(&self.smtpd);
-        let admission = smtpd
+        let decided = smtpd
             .policy
             .recipient(&mut self.walk, facts, &mut self.effects)
-            .await?;
+            .await;
+        self.log(client, "RCPT", Some(&rcpt.address), decided.as_ref().err());
+        let admission = decided?;
         if self.spooling.is_none() {
             let spooling = spool.incoming().map_err(|error| storage_refusal(&error))?;
             let id = spooling.id();
             tracing::info!(
                 prog = "smtpd",
-                "{id}: client={}{}",
+                "{id}: client={}{}{}",
                 client.peer.name_and_address(),
-                client.login_note(&self.mail)
+                client.login_note(&self.mail),
+                self.origin_note()
             );
             self.spooling = Some(spooling);
         }
@@ -200,6 +219,41 @@ impl Transaction {
             size: self.mail.size.unwrap_or(0),
             sasl_sender: sasl_sender(&self.mail),
         }
+    }
+
+    /// Logs what the restrictions did at a command, and their refusal.
+    fn log(
+        &mut self,
+        client: &Client<'_>,
+        command: &str,
+        recipient: Option<&str>,
+        refusal: Option<&Refusal>,
+    ) {
+        let place = Place {
+            command,
+            id: self.spooling.as_ref().map(Spooling::id),
+            sender: Some(&self.mail.address),
+            recipient,
+        };
+        place.log_events(client, &mut self.effects.events);
+        if let Some(refusal) = refusal {
+            place.log_reject(client, refusal);
+        }
+    }
+
+    /// `, orig_queue_id=…, orig_client=name[address]`: what XFORWARD says.
+    fn origin_note(&self) -> String {
+        let Some(forwarded) = &self.forwarded else {
+            return String::new();
+        };
+        let mut note = String::new();
+        if let Some(ident) = &forwarded.ident {
+            note.push_str(&format!(", orig_queue_id={}", printable(ident)));
+        }
+        if let Some(client) = forwarded.client() {
+            note.push_str(&format!(", orig_client={}", printable(&client)));
+        }
+        note
     }
 
     /// The recipient that restrictions of the whole message are about: there must be but one.
@@ -219,17 +273,16 @@ impl Transaction {
             sender: Some(&self.mail.address),
             recipient: only.as_deref(),
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
+            pipelined: client.has_more_input,
             ..client.facts()
         };
         let smtpd = Arc::clone(&self.smtpd);
-        let held = self.effects.hold.is_some();
-        smtpd
+        let decided = smtpd
             .policy
             .decide(Stage::Data, &mut self.walk, facts, &mut self.effects)
-            .await?;
-        if !held && let Some(text) = &self.effects.hold {
-            self.log_action("hold", "DATA", client, text);
-        }
+            .await;
+        self.log(client, "DATA", only.as_deref(), decided.as_ref().err());
+        decided?;
         let received = self.received(client);
         let missing = self.missing_headers(client);
         self.header = Some(HeaderPass::new(&self.settings().drop_headers, missing));
@@ -240,22 +293,6 @@ impl Transaction {
         }
         start.push_str(&received);
         self.append(&Bytes::from(start)).await
-    }
-
-    fn log_action(&self, action: &str, command: &str, client: &Client<'_>, text: &str) {
-        let id = self.id().map_or("NOQUEUE".to_owned(), |id| id.to_string());
-        let recipient = self
-            .accepted
-            .first()
-            .map_or("", |first| &first.rcpt.address);
-        tracing::info!(
-            prog = "smtpd",
-            "{id}: {action}: {command} from {}: <{command}>: {text}; from=<{}> to=<{recipient}> proto={} helo=<{}>",
-            client.peer.name_and_address(),
-            self.mail.address,
-            client.protocol,
-            client.helo
-        );
     }
 
     /// A piece of the message.
@@ -288,6 +325,38 @@ impl Transaction {
             self.append(&rest).await?;
         }
         let only = self.only_recipient();
+        let discarded = self.effects.discard.is_some();
+        let decided = self.decide_at_end(client, only.as_deref()).await;
+        self.log(
+            client,
+            "END-OF-MESSAGE",
+            only.as_deref(),
+            decided.as_ref().err(),
+        );
+        let id = self.id();
+        if let (Some(id), Some(header), false) = (id, &self.header, discarded) {
+            let message_id = header.message_id.as_deref().unwrap_or("<>");
+            tracing::info!(prog = "cleanup", "{id}: message-id={message_id}");
+        }
+        decided?;
+        let ended = self.store(client, spool).await;
+        if let Err(refusal) = &ended {
+            let place = Place {
+                command: "END-OF-MESSAGE",
+                id,
+                sender: Some(&self.mail.address),
+                recipient: only.as_deref(),
+            };
+            place.log_reject(client, refusal);
+        }
+        ended
+    }
+
+    async fn decide_at_end(
+        &mut self,
+        client: &Client<'_>,
+        only: Option<&str>,
+    ) -> Result<(), Refusal> {
         let told = Told {
             size: self.received_size,
             ..self.told()
@@ -295,7 +364,7 @@ impl Transaction {
         let facts = Facts {
             connection: told.connection(client, "END-OF-MESSAGE"),
             sender: Some(&self.mail.address),
-            recipient: only.as_deref(),
+            recipient: only,
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
             ..client.facts()
         };
@@ -303,7 +372,10 @@ impl Transaction {
         smtpd
             .policy
             .decide(Stage::EndOfData, &mut self.walk, facts, &mut self.effects)
-            .await?;
+            .await
+    }
+
+    async fn store(&mut self, client: &Client<'_>, spool: &Spool) -> Result<Ending, Refusal> {
         let Some(spooling) = self.spooling.take() else {
             return Err(policy::reply::queue_file_write_error().into());
         };
@@ -313,8 +385,6 @@ impl Transaction {
             if header.hops + 1 >= self.settings().hopcount_limit {
                 return Err(policy::reply::too_many_hops().into());
             }
-            let message_id = header.message_id.as_deref().unwrap_or_default();
-            tracing::info!(prog = "cleanup", "{id}: message-id={message_id}");
         }
         let envelope = match self.envelope(client).await {
             Ok(envelope) => envelope,
@@ -346,9 +416,10 @@ impl Transaction {
         envelope.envid.clone_from(&self.mail.envid);
         envelope.ret = self.mail.ret;
         envelope.hold = self.effects.hold.is_some();
+        envelope.filter = self.filter();
         envelope.client = ClientInfo {
             name: client.peer.name.clone(),
-            addr: client.peer.address.to_string(),
+            addr: client.peer.shown_address(),
             port: client.peer.port,
             helo: client.helo.to_owned(),
             protocol: client.protocol.to_owned(),
@@ -361,11 +432,6 @@ impl Transaction {
         let smtpd = Arc::clone(&self.smtpd);
         let router = smtpd.policy.router();
         let mut list = RecipientList::new(smtpd.incoming.enable_original_recipient);
-        if let Some(address) = &self.effects.redirect {
-            let address = router.rewrite(address);
-            list.add(Recipient::new(&address, &address));
-            return Ok(list.recipients);
-        }
         if smtpd.incoming.map_addresses
             && let Some(copy) = router.copy_for_sender(&mut self.walk, sender).await?
         {
@@ -401,24 +467,57 @@ impl Transaction {
                 self.add_copy(&mut list, &copy).await?;
             }
         }
+        let mut copies = std::mem::take(&mut self.effects.bcc);
         if smtpd.incoming.map_addresses {
-            let mut copies: Vec<String> =
-                router.always_bcc().map(str::to_owned).into_iter().collect();
-            copies.append(&mut self.effects.bcc);
-            for copy in copies {
-                self.add_copy(&mut list, &copy).await?;
-            }
+            copies.splice(..0, router.always_bcc().map(str::to_owned));
         }
-        Ok(list.recipients)
+        for copy in copies {
+            self.add_copy(&mut list, &copy).await?;
+        }
+        Ok(self.redirected(list.recipients))
+    }
+
+    /// REDIRECT: one recipient instead of all.
+    fn redirected(&self, recipients: Vec<Recipient>) -> Vec<Recipient> {
+        let Some(address) = &self.effects.redirect else {
+            return recipients;
+        };
+        let address = self.policy().router().rewrite(address);
+        // Of recipients that become the same, Postfix keeps the first in the order of what the senders called them.
+        let first = recipients
+            .into_iter()
+            .min_by(|one, other| one.original.cmp(&other.original));
+        let redirected = first.map(|first| Recipient {
+            address,
+            hint: None,
+            ..first
+        });
+        redirected.into_iter().collect()
+    }
+
+    /// FILTER of a table, or `content_filter`; REDIRECT goes above both.
+    fn filter(&self) -> Option<String> {
+        let settings = &self.settings().content_filter;
+        let of_service = (!settings.is_empty()).then(|| settings.clone());
+        match self.effects.redirect {
+            Some(_) => None,
+            None => self.effects.filter.clone().or(of_service),
+        }
     }
 
     async fn add_copy(&mut self, list: &mut RecipientList, copy: &str) -> Result<(), ExpandError> {
         let smtpd = Arc::clone(&self.smtpd);
         let router = smtpd.policy.router();
         let address = router.rewrite(copy);
-        let tree = router.recipients_of(&mut self.walk, &address).await?;
-        for leaf in tree.leaf_addresses() {
-            let mut recipient = Recipient::new(leaf, &address);
+        let leaves = match smtpd.incoming.map_addresses {
+            true => {
+                let tree = router.recipients_of(&mut self.walk, &address).await?;
+                tree.leaf_addresses().map(str::to_owned).collect()
+            }
+            false => vec![address.clone()],
+        };
+        for leaf in leaves {
+            let mut recipient = Recipient::new(&leaf, &address);
             // Nobody asked for the copy, so nobody is told of its failure.
             recipient.notify = queue::Notify::NEVER;
             list.add(recipient);
@@ -436,6 +535,7 @@ impl Transaction {
         let id = self.id().map(|id| id.to_string()).unwrap_or_default();
         let date = mail::date::rfc5322(SystemTime::now());
         let literal = match client.peer.address {
+            address if address.is_unspecified() => Peer::UNKNOWN.to_owned(),
             std::net::IpAddr::V4(address) => address.to_string(),
             std::net::IpAddr::V6(address) => format!("IPv6:{address}"),
         };
@@ -500,7 +600,9 @@ impl Transaction {
     /// Local clients' messages are completed (`local_header_rewrite_clients`).
     fn missing_headers(&self, client: &Client<'_>) -> Option<Missing> {
         let settings = self.settings();
-        if !settings.add_missing_headers && !self.policy().is_own(client.peer.address) {
+        let source = self.forwarded.as_ref().and_then(|from| from.local);
+        let local = source.unwrap_or(self.policy().is_own(client.peer.socket_address));
+        if !settings.add_missing_headers && !local {
             return None;
         }
         let now = SystemTime::now();
