@@ -56,7 +56,7 @@ fn a_service_is_told_what_postfix_tells_it() {
     }
     let theirs = requests(Postfix::on);
     let ours = requests(start);
-    assert_eq!(theirs.len(), 10, "{theirs:#?}");
+    assert_eq!(theirs.len(), 13, "{theirs:#?}");
     assert_eq!(theirs, ours);
 }
 

@@ -42,7 +42,7 @@ impl Policy {
                 };
                 let said = match facts.connection.as_ref() {
                     Some(connection) => {
-                        let text = request::text(&facts, connection, service.context());
+                        let text = request::text(&facts, connection, service.own());
                         Some(service.ask(&text).await)
                     }
                     None => None,

@@ -84,6 +84,6 @@ fn found(service: &Service, action: String) -> Found {
 /// The action that the service gives; None where there is no connection that it could be told about.
 async fn answer_of(service: &Service, facts: &Facts<'_>) -> Option<String> {
     let connection = facts.connection.as_ref()?;
-    let request = request::text(facts, connection, service.context());
+    let request = request::text(facts, connection, service.own());
     Some(service.ask(&request).await.action().to_owned())
 }
