@@ -260,6 +260,7 @@ async fn known(
         has_logins: true,
         encrypted: certificate.is_some(),
         certificate: certificate.as_ref(),
+        connection: None,
         pipelined: false,
     };
     let mut walk = Walk::new(Instant::now());
