@@ -57,7 +57,7 @@ pub struct Facts<'a> {
     pub certificate: Option<&'a Certificate>,
     /// What policy services are told beside this; `None`: there is no connection, and they are not asked.
     pub connection: Option<Connection<'a>>,
-    /// More has come from the client than the command that is decided on, and its protocol or the command forbids that.
+    /// The client has sent commands ahead where that is not allowed.
     pub pipelined: bool,
 }
 

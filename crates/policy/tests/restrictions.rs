@@ -163,7 +163,7 @@ async fn restrictions_decide_in_order() {
         (
             "smtpd_restriction_classes = mine\nmine = reject\nsmtpd_recipient_restrictions = check_client_access inline:{{198.51.100=mine}}",
             "s@x.example",
-            "554 5.7.1 <john@example.org>: Recipient address rejected: Access denied",
+            "554 5.7.1 <unknown[198.51.100.7]>: Client host rejected: Access denied",
         ),
         (
             "smtpd_reject_unlisted_sender = yes",

@@ -667,6 +667,19 @@ impl std::fmt::Display for Seconds {
     }
 }
 
+/// `transport:nexthop` of a content filter; without next hop, the recipient's domain is it.
+fn filter_route(filter: &str, recipient: &str) -> Route {
+    let (transport, nexthop) = filter.split_once(':').unwrap_or((filter, ""));
+    let nexthop = match nexthop {
+        "" => mail::address::domain(recipient).unwrap_or_default(),
+        nexthop => nexthop,
+    };
+    Route {
+        transport: transport.to_owned(),
+        nexthop: nexthop.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -685,18 +698,5 @@ mod tests {
         ] {
             assert_eq!(Seconds(Duration::from_millis(millis)).to_string(), text);
         }
-    }
-}
-
-/// `transport:nexthop` of a content filter; without next hop, the recipient's domain is it.
-fn filter_route(filter: &str, recipient: &str) -> Route {
-    let (transport, nexthop) = filter.split_once(':').unwrap_or((filter, ""));
-    let nexthop = match nexthop {
-        "" => mail::address::domain(recipient).unwrap_or_default(),
-        nexthop => nexthop,
-    };
-    Route {
-        transport: transport.to_owned(),
-        nexthop: nexthop.to_owned(),
     }
 }

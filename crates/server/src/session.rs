@@ -419,12 +419,18 @@ impl Connection {
                 self.shared.scheduler.flush_site(domain).await;
                 Answer::Continue
             }
-            Ok(false) => Answer::Reply(smtp::reply::etrn_unavailable(domain)),
+            Ok(false) => self.cannot_flush(domain),
             Err(error) => {
                 tracing::warn!(prog = "smtpd", "fast_flush_domains: {error}");
-                Answer::Reply(smtp::reply::etrn_unavailable(domain))
+                self.cannot_flush(domain)
             }
         }
+    }
+
+    fn cannot_flush(&self, domain: &str) -> Answer {
+        let client = self.session.peer().name_and_address();
+        tracing::warn!(prog = "smtpd", "reject: ETRN {domain}... from {client}");
+        Answer::Reply(smtp::reply::etrn_unavailable(domain))
     }
 
     /// `smtpd_etrn_restrictions`.
@@ -482,7 +488,7 @@ impl Connection {
             login: self.login.as_ref(),
             has_logins: self.smtpd.sasl.is_some(),
             server: self.stream.local_address(),
-            has_more_input: self.session.has_more_input(),
+            has_pipelined: self.session.has_pipelined(),
         }
     }
 }

@@ -33,8 +33,8 @@ pub(crate) struct Client<'a> {
     pub has_logins: bool,
     /// Our end of the connection.
     pub server: Option<SocketAddr>,
-    /// More has come than the command that is being answered.
-    pub has_more_input: bool,
+    /// The client has sent commands ahead where that is not allowed.
+    pub has_pipelined: bool,
 }
 
 impl Client<'_> {
@@ -56,8 +56,7 @@ impl Client<'_> {
                 certificate.map(|certificate| &certificate.facts)
             }),
             connection: None,
-            // RFC 2920: only ESMTP has pipelining.
-            pipelined: self.has_more_input && self.protocol == "SMTP",
+            pipelined: self.has_pipelined,
         }
     }
 
@@ -273,7 +272,6 @@ impl Transaction {
             sender: Some(&self.mail.address),
             recipient: only.as_deref(),
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
-            pipelined: client.has_more_input,
             ..client.facts()
         };
         let smtpd = Arc::clone(&self.smtpd);

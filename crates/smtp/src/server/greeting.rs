@@ -9,6 +9,7 @@ use crate::{Reply, reply};
 impl Session {
     /// After connecting, and after XCLIENT.
     pub(super) fn connected(&mut self, answer: Answer) {
+        self.note_pipelining();
         match refusal(answer) {
             Ok(None) => {
                 let greeting = Reply::plain(220, self.settings.banner.clone());
