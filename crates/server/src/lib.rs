@@ -40,6 +40,7 @@ mod session;
 mod stream;
 pub mod table_server;
 mod tls;
+mod told;
 mod transaction;
 
 pub use generation::{Generation, Problem, own_addresses};

@@ -23,6 +23,7 @@ use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
 use crate::tls::Established;
+use crate::told::Told;
 use crate::transaction::{Client, Ending, Transaction};
 
 /// What all sessions share.
@@ -241,9 +242,12 @@ impl Connection {
         let mut effects = Effects::default();
         let mut walk = Walk::new(Instant::now());
         let policy = &self.smtpd.policy;
-        let decided = policy
-            .decide(stage, &mut walk, client.facts(), &mut effects)
-            .await;
+        let told = Told::default();
+        let facts = policy::Facts {
+            connection: told.connection(client, self.session.place()),
+            ..client.facts()
+        };
+        let decided = policy.decide(stage, &mut walk, facts, &mut effects).await;
         self.place().log_events(client, &mut effects.events);
         if let Err(refusal) = &decided {
             self.place().log_reject(client, refusal);
@@ -341,7 +345,9 @@ impl Connection {
     /// VRFY: what RCPT would say of the address, and nothing more.
     async fn verify(&self, address: &str) -> Answer {
         let client = self.client();
+        let told = Told::default();
         let facts = policy::Facts {
+            connection: told.connection(&client, "VRFY"),
             recipient: Some(address),
             ..client.facts()
         };
@@ -396,9 +402,13 @@ impl Connection {
         let mut effects = Effects::default();
         let mut walk = Walk::new(Instant::now());
         let policy = &self.smtpd.policy;
-        let decided = policy
-            .etrn(domain, &mut walk, client.facts(), &mut effects)
-            .await;
+        let told = Told::default();
+        let mut facts = client.facts();
+        facts.connection = told.connection(&client, "ETRN");
+        if let Some(connection) = &mut facts.connection {
+            connection.etrn_domain = domain;
+        }
+        let decided = policy.etrn(domain, &mut walk, facts, &mut effects).await;
         self.place().log_events(&client, &mut effects.events);
         if let Err(refusal) = &decided {
             self.place().log_reject(&client, refusal);
@@ -440,6 +450,7 @@ impl Connection {
             encryption: self.encryption.as_ref(),
             login: self.login.as_ref(),
             has_logins: self.smtpd.sasl.is_some(),
+            server: self.stream.local_address(),
             has_pipelined: self.session.has_pipelined(),
         }
     }

@@ -1,6 +1,7 @@
 //! One message on its way in: from MAIL to the queue.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -19,6 +20,7 @@ use crate::generation::{Incoming as Settings, Smtpd};
 use crate::headers::{HeaderPass, Missing};
 use crate::sasl::Login;
 use crate::tls::Established;
+use crate::told::{self, Told};
 
 /// What stays the same over a connection.
 pub(crate) struct Client<'a> {
@@ -29,6 +31,8 @@ pub(crate) struct Client<'a> {
     pub login: Option<&'a Login>,
     /// AUTH is enabled.
     pub has_logins: bool,
+    /// Our end of the connection.
+    pub server: Option<SocketAddr>,
     /// The client has sent commands ahead where that is not allowed.
     pub has_pipelined: bool,
 }
@@ -51,6 +55,7 @@ impl Client<'_> {
                 let certificate = encryption.certificate.as_ref();
                 certificate.map(|certificate| &certificate.facts)
             }),
+            connection: None,
             pipelined: self.has_pipelined,
         }
     }
@@ -87,6 +92,10 @@ pub(crate) struct Transaction {
     effects: Effects,
     accepted: Vec<Accepted>,
     spooling: Option<Spooling>,
+    /// Names the transaction to policy services.
+    instance: String,
+    /// Bytes of the message so far, as they came: with CR LF.
+    received_size: u64,
     header: Option<HeaderPass>,
     told_message_id: bool,
 }
@@ -115,7 +124,13 @@ impl Transaction {
         spool: &Spool,
     ) -> Result<Transaction, Refusal> {
         let mut walk = Walk::new(Instant::now());
+        let told = Told {
+            size: mail.size.unwrap_or(0),
+            sasl_sender: sasl_sender(&mail),
+            ..Told::default()
+        };
         let facts = Facts {
+            connection: told.connection(client, "MAIL"),
             sender: Some(&mail.address),
             smtputf8: mail.smtputf8,
             ..client.facts()
@@ -139,6 +154,8 @@ impl Transaction {
             effects,
             accepted: Vec::new(),
             spooling: None,
+            instance: told::new_instance(),
+            received_size: 0,
             header: None,
             told_message_id: false,
         })
@@ -164,7 +181,9 @@ impl Transaction {
         rcpt: RcptTo,
         spool: &Spool,
     ) -> Result<(), Refusal> {
+        let told = self.told();
         let facts = Facts {
+            connection: told.connection(client, "RCPT"),
             sender: Some(&self.mail.address),
             recipient: Some(&rcpt.address),
             recipients_so_far: self.accepted.len(),
@@ -192,6 +211,15 @@ impl Transaction {
         }
         self.accepted.push(Accepted { rcpt, admission });
         Ok(())
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            queue_id: self.id().map(|id| id.to_string()).unwrap_or_default(),
+            instance: self.instance.clone(),
+            size: self.mail.size.unwrap_or(0),
+            sasl_sender: sasl_sender(&self.mail),
+        }
     }
 
     /// Logs what the restrictions did at a command, and their refusal.
@@ -240,7 +268,9 @@ impl Transaction {
     /// DATA: the restrictions, then the header that says how the message came here.
     pub async fn data(&mut self, client: &Client<'_>) -> Result<(), Refusal> {
         let only = self.only_recipient();
+        let told = self.told();
         let facts = Facts {
+            connection: told.connection(client, "DATA"),
             sender: Some(&self.mail.address),
             recipient: only.as_deref(),
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
@@ -267,6 +297,8 @@ impl Transaction {
 
     /// A piece of the message.
     pub async fn content(&mut self, piece: Bytes) -> Result<(), Refusal> {
+        let lines = piece.iter().filter(|byte| **byte == b'\n').count();
+        self.received_size += (piece.len() + lines) as u64;
         let piece = match &mut self.header {
             Some(header) => header.feed(piece),
             None => piece,
@@ -337,7 +369,12 @@ impl Transaction {
         client: &Client<'_>,
         only: Option<&str>,
     ) -> Result<(), Refusal> {
+        let told = Told {
+            size: self.received_size,
+            ..self.told()
+        };
         let facts = Facts {
+            connection: told.connection(client, "END-OF-MESSAGE"),
             sender: Some(&self.mail.address),
             recipient: only,
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
@@ -594,6 +631,11 @@ impl Transaction {
             date: now,
         })
     }
+}
+
+/// The AUTH parameter of MAIL, for policy services.
+fn sasl_sender(mail: &MailFrom) -> String {
+    mail.auth.clone().unwrap_or_default()
 }
 
 fn recipient(address: &str, rcpt: &RcptTo, leaf: Option<&Leaf>) -> Recipient {
