@@ -35,7 +35,7 @@ pub(crate) fn check(config: &Config, report: &mut Report) {
 }
 
 /// A mistake with file, line, parameter and remedy.
-pub(crate) fn mistaken(config: &Config, mistake: &ConfigError) -> Finding {
+pub fn mistaken(config: &Config, mistake: &ConfigError) -> Finding {
     let place = Place::origin(mistake.origin.clone(), &config.dir().join("main.cf"));
     let place = match &mistake.parameter {
         Some(name) => place.parameter(name),

@@ -524,3 +524,67 @@ fn a_thousand_idle_connections_leave_room_for_mail() {
         smtp.command("QUIT", 221);
     }
 }
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let site = testkit::Site::bare(
+        "myhostname = mail.host.example\nqueue_directory = @SPOOL@\nmaillog_file = /nowhere/mail.log\n\
+         no equals sign here\n\
+         message_size_limit = big\nsmtpd_helo_required = maybe\nsmtpd_timeout = 5parsecs\n\
+         smtpd_banner = ${oops\nmynetworks_style = everywhere\nsmtpd_tls_security_level = perhaps\n\
+         smtpd_client_restrictions = reject_nonsense\nsmtpd_sender_restrictions = check_sender_access\n\
+         maximal_queue_lifetime = 5y\nsmtpd_forbid_bare_newline = sometimes\na = $b\nb = $a\nrelay_domains = $a\n\
+         default_process_limit = -3\n",
+        "127.0.0.1:0 inet n - n - - smtpd\nshort inet n\n\
+         127.0.0.1:nosuchport inet n - n - - smtpd\n\
+         submission inet n - n - - smtpd -o smtpd_tls_auth_only=dunno -o smtpd_recipient_restrictions=rejekt\n",
+        &[],
+    );
+    let conf = site.conf().display().to_string();
+    let output = postroom(&["serve", "-c", &conf]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    for expected in [
+        "maillog_file = /nowhere/mail.log: not below one of maillog_file_prefixes",
+        "main.cf:4: missing '=' after attribute name: \"no equals sign here\"; write ",
+        "main.cf:5: message_size_limit = big: not a number; write ",
+        "main.cf:6: smtpd_helo_required = maybe: not a boolean; write ",
+        "main.cf:7: smtpd_timeout = 5parsecs: not a time; write ",
+        "main.cf:8: smtpd_banner = ${oops: truncated macro reference",
+        "main.cf:9: mynetworks_style = everywhere: unknown word \"everywhere\"; write one of: ",
+        "main.cf:10: smtpd_tls_security_level = perhaps: unknown TLS level; use one of: ",
+        "main.cf:11: smtpd_client_restrictions = reject_nonsense: unknown smtpd restriction",
+        "main.cf:12: smtpd_sender_restrictions = check_sender_access: check_sender_access needs a table",
+        "main.cf:13: maximal_queue_lifetime = 5y: not a time",
+        "main.cf:14: smtpd_forbid_bare_newline = sometimes: ",
+        "its value refers to itself; break the cycle",
+        "main.cf:18: default_process_limit = -3: below zero",
+        "master.cf:2: bad field count; an entry has eight fields",
+        "master.cf:3: unknown service \"nosuchport\"; write port",
+        "master.cf:4: smtpd_tls_auth_only = dunno: not a boolean",
+        "master.cf:4: smtpd_recipient_restrictions = rejekt: unknown smtpd restriction",
+    ] {
+        assert_eq!(told.matches(expected).count(), 1, "{expected}\n{told}");
+    }
+}
+
+#[test]
+fn a_change_with_mistakes_is_refused_with_all_of_them() {
+    let server = plain("");
+    let main_cf = server.site.conf().join("main.cf");
+    let good = std::fs::read_to_string(&main_cf).unwrap();
+    let bad =
+        "message_size_limit = big\nsmtpd_timeout = soon\nsmtpd_sender_restrictions = nonsense\n";
+    std::fs::write(&main_cf, format!("{good}{bad}")).unwrap();
+    server.wait_log("the new configuration is not taken over; the old settings stay");
+    let log = server.log();
+    for expected in [
+        "message_size_limit = big: not a number",
+        "smtpd_timeout = soon: not a time",
+        "smtpd_sender_restrictions = nonsense: unknown smtpd restriction",
+    ] {
+        assert!(log.contains(expected), "{expected}\n{log}");
+    }
+    submit(&server, &["john@example.org"], "still-there");
+    wait_mail(&server, "john", "still-there");
+}

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -18,13 +18,22 @@ use smtp::server::{BareNewline, Keyword, Settings as SmtpSettings};
 use tables::{CidrList, MatchList, TableError, Tables};
 use tokio::sync::Semaphore;
 
+use crate::log;
+use crate::rates::Limits;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
 use crate::tls;
 
 /// A mistake in the configuration, one line, with its remedy.
 #[derive(Clone, Debug)]
-pub struct Problem(String);
+pub struct Problem(String, Option<ConfigError>);
+
+impl Problem {
+    /// Its parts, where it is about a setting.
+    pub fn mistake(&self) -> Option<&ConfigError> {
+        self.1.as_ref()
+    }
+}
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,19 +43,21 @@ impl fmt::Display for Problem {
 
 impl From<ConfigError> for Problem {
     fn from(error: ConfigError) -> Self {
-        Problem(error.to_string())
+        Problem(error.to_string(), Some(error))
     }
 }
 
 impl From<TableError> for Problem {
     fn from(error: TableError) -> Self {
-        Problem(error.to_string())
+        Problem(error.to_string(), None)
     }
 }
 
 /// The settings of one `inet … smtpd` service.
 pub(crate) struct Smtpd {
     pub service: Service,
+    /// `syslog_name`.
+    pub log_name: log::Name,
     pub settings: Arc<SmtpSettings>,
     /// The same for clients in `smtpd_forbid_bare_newline_exclusions`.
     pub lenient: Arc<SmtpSettings>,
@@ -76,9 +87,10 @@ pub(crate) struct Incoming {
     pub hopcount_limit: usize,
     pub enable_original_recipient: bool,
     pub map_addresses: bool,
-    pub connection_limit: usize,
-    pub connection_limit_exceptions: CidrList,
+    pub limits: Limits,
     pub peername_lookup: bool,
+    /// `smtpd_client_port_logging`.
+    pub port_logging: bool,
     /// Domains that ETRN may ask for.
     pub fast_flush_domains: MatchList,
     /// `smtpd_tls_received_header`.
@@ -110,29 +122,65 @@ pub struct Generation {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) spool: SpoolSettings,
     pub(crate) limits: TransportLimits,
+    log_names: HashMap<String, log::Name>,
     warnings: Vec<String>,
     /// Certificates, keys and CAs.
     certificate_files: BTreeSet<PathBuf>,
 }
 
 impl Generation {
-    /// Reads everything; all mistakes are listed at once. A table that cannot be opened is none of
+    /// Reads main.cf and master.cf of a folder, and everything they name.
+    pub fn read(dir: &Path, environment: &Environment) -> Result<Generation, Vec<Problem>> {
+        let (config, mistakes) = Config::load_whole(dir, environment);
+        Generation::complete(config, mistakes, environment)
+    }
+
+    /// The configuration as a whole; all mistakes are listed at once. A table that cannot be opened is none of
     /// them: it is logged and fails its lookups, as in Postfix. See [`Generation::broken_tables`].
     pub fn build(config: Config, environment: &Environment) -> Result<Generation, Vec<Problem>> {
-        let problems: Vec<Problem> = config.check().into_iter().map(Problem::from).collect();
-        if !problems.is_empty() {
-            return Err(problems);
+        Generation::complete(config, Vec::new(), environment)
+    }
+
+    /// What reads a setting stops at its first mistake. So each setting that is wrong is taken out, and the rest
+    /// looked at again, until nothing more is found.
+    fn complete(
+        mut config: Config,
+        mut mistakes: Vec<ConfigError>,
+        environment: &Environment,
+    ) -> Result<Generation, Vec<Problem>> {
+        mistakes.extend(crate::listen::misaddressed(&config));
+        loop {
+            let mut found = config.check();
+            if found.is_empty() {
+                match Generation::assemble(&config, Tables::new(&config), environment) {
+                    Ok(generation) if mistakes.is_empty() => return Ok(generation),
+                    Ok(_) => break,
+                    Err(more) => found = more,
+                }
+            }
+            let before = mistakes.len();
+            for mistake in found {
+                if mistakes.contains(&mistake) {
+                    continue;
+                }
+                if let Some(rest) = config.without(&mistake) {
+                    config = rest;
+                }
+                mistakes.push(mistake);
+            }
+            if mistakes.len() == before {
+                break;
+            }
         }
-        let tables = Tables::new(&config);
-        Generation::assemble(&config, tables, environment)
+        Err(mistakes.into_iter().map(Problem::from).collect())
     }
 
     fn assemble(
         config: &Config,
         tables: Tables,
         environment: &Environment,
-    ) -> Result<Generation, Vec<Problem>> {
-        let one = |error: ConfigError| vec![Problem::from(error)];
+    ) -> Result<Generation, Vec<ConfigError>> {
+        let one = |error: ConfigError| vec![error];
         let own = own_addresses(config, environment).map_err(one)?;
         let mut warnings: Vec<String> = config.warnings().to_vec();
         let mut files = BTreeSet::new();
@@ -157,13 +205,15 @@ impl Generation {
     ) -> Result<Generation, ConfigError> {
         Ok(Generation {
             router: Arc::new(Router::new(config, &tables, own)?),
-            agents: Agents::new(config, &tables),
             reports: delivery::dsn::Settings::of(config)?,
             schedule: schedule(config)?,
             active_limit: positive(config, "qmgr_message_active_limit")?,
             shutdown_timeout: config.time("postroom_shutdown_timeout")?,
             spool: spool(config)?,
             limits: TransportLimits::new(config),
+            log_names: log_names(config)?,
+            // Last: it warns of services that cannot work.
+            agents: Agents::new(config, &tables),
             config: config.clone(),
             tables,
             smtpd: Vec::new(),
@@ -185,7 +235,7 @@ impl Generation {
                     continue;
                 }
                 if let Err(error) = self.tables.open(&spec) {
-                    problems.push(Problem(format!("{name}: {error}")));
+                    problems.push(Problem(format!("{name}: {error}"), None));
                 }
             }
         }
@@ -211,6 +261,11 @@ impl Generation {
         files.extend(self.tables.files());
         files.extend(self.certificate_files.iter().cloned());
         files
+    }
+
+    /// `syslog_name` as the service of this transport has it, where that is another than main.cf's.
+    pub(crate) fn log_name(&self, transport: &str) -> Option<&log::Name> {
+        self.log_names.get(transport)
     }
 
     /// `TRANSPORT_destination_recipient_limit`.
@@ -264,9 +319,9 @@ fn services(
     own: &[IpAddr],
     remarks: &mut Remarks,
     files: &mut BTreeSet<PathBuf>,
-) -> Result<Vec<Arc<Smtpd>>, Vec<Problem>> {
+) -> Result<Vec<Arc<Smtpd>>, Vec<ConfigError>> {
     let mut smtpd = Vec::new();
-    let mut problems: Vec<Problem> = Vec::new();
+    let mut problems: Vec<ConfigError> = Vec::new();
     // What is set in main.cf is wrong, or remarkable, in every service alike.
     let mut seen = BTreeSet::new();
     for service in config.services() {
@@ -285,7 +340,7 @@ fn services(
         let built = match build_smtpd(config, service, tables, own, remarks) {
             Ok(built) => built,
             Err(errors) => {
-                let new = errors.into_iter().map(Problem::from);
+                let new = errors.into_iter();
                 problems.extend(new.filter(|problem| seen.insert(problem.to_string())));
                 continue;
             }
@@ -333,7 +388,9 @@ fn build_smtpd(
         remarks.add(&service.id(), warning);
     }
     let router = Arc::new(Router::new(&config, tables, own.to_vec()).map_err(one)?);
+    let incoming = incoming(&config, tables).map_err(one)?;
     let settings = SmtpSettings {
+        count_commands: incoming.limits.on_commands(),
         tls: tls.level,
         tls_ready: tls.tls.is_some(),
         sasl: sasl.is_some(),
@@ -346,11 +403,12 @@ fn build_smtpd(
     let exclusions = config.string("smtpd_forbid_bare_newline_exclusions");
     Ok(Smtpd {
         policy: Policy::new(&config, tables, router, own.to_vec()).map_err(one)?,
-        incoming: incoming(&config, tables).map_err(one)?,
+        incoming,
         lenient_clients: tables.network_list(&exclusions.map_err(one)?),
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
         service: service.clone(),
+        log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,
         sasl,
     })
@@ -358,7 +416,6 @@ fn build_smtpd(
 
 fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
     let overrides = config.list("receive_override_options")?;
-    let exceptions = config.string("smtpd_client_event_limit_exceptions")?;
     let drop_headers = config.list("message_drop_headers")?;
     let parents = config.list("parent_domain_matches_subdomains")?;
     Ok(Incoming {
@@ -369,9 +426,9 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
         map_addresses: !overrides
             .iter()
             .any(|option| option == "no_address_mappings"),
-        connection_limit: positive(config, "smtpd_client_connection_count_limit")?,
-        connection_limit_exceptions: tables.network_list(&exceptions),
+        limits: Limits::of(config, tables)?,
         peername_lookup: config.bool("smtpd_peername_lookup")?,
+        port_logging: config.bool("smtpd_client_port_logging")?,
         fast_flush_domains: tables.match_list(
             &config.string("fast_flush_domains")?,
             parents.iter().any(|name| name == "fast_flush_domains"),
@@ -464,6 +521,20 @@ fn schedule(config: &Config) -> Result<ScheduleSettings, ConfigError> {
     })
 }
 
+/// Transports whose lines bear a name of their own, as the stock master.cf gives `relay`.
+fn log_names(config: &Config) -> Result<HashMap<String, log::Name>, ConfigError> {
+    let mut names = HashMap::new();
+    for service in config.services() {
+        let own = |(name, _): &(String, String)| name == "syslog_name";
+        if service.kind == ServiceKind::Unix && service.overrides.iter().any(own) {
+            let name = config.for_service(service).string("syslog_name")?;
+            let name = log::Name::new(&name, &service.command);
+            names.insert(service.name.clone(), name);
+        }
+    }
+    Ok(names)
+}
+
 fn spool(config: &Config) -> Result<SpoolSettings, ConfigError> {
     let owner = config.string("mail_owner")?;
     // Not every machine has Postfix's user; without it the queue stays root's.
@@ -493,7 +564,7 @@ fn min_free(config: &Config) -> Result<u64, ConfigError> {
 }
 
 /// A number; zero and less mean no limit.
-fn positive(config: &Config, name: &str) -> Result<usize, ConfigError> {
+pub(crate) fn positive(config: &Config, name: &str) -> Result<usize, ConfigError> {
     let value = config.int(name)?;
     Ok(usize::try_from(value)
         .ok()

@@ -29,6 +29,7 @@ mod headers;
 mod listen;
 pub mod log;
 mod peer_name;
+mod rates;
 mod reload;
 mod remarks;
 mod sasl;
@@ -47,7 +48,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Config, Environment};
+use config::Environment;
 use tokio::sync::watch;
 
 use crate::generation::Current;
@@ -88,10 +89,8 @@ pub async fn run(
     shutdown: Shutdown,
     reload: watch::Receiver<u64>,
 ) -> Result<(), ServerError> {
-    let config = Config::load(&options.config_dir, &options.environment)
-        .map_err(|error| ServerError::Configuration(vec![Problem::from(error)]))?;
-    let generation =
-        Generation::build(config, &options.environment).map_err(ServerError::Configuration)?;
+    let generation = Generation::read(&options.config_dir, &options.environment)
+        .map_err(ServerError::Configuration)?;
     generation.report();
     let spool_settings = generation.spool.clone();
     let (spool, recovery) = queue::Spool::open(&spool_settings.directory, spool_settings.options)?;
@@ -104,7 +103,7 @@ pub async fn run(
         current: Arc::clone(&current),
         spool,
         scheduler: scheduler.clone(),
-        clients: session::Clients::default(),
+        rates: Arc::default(),
         names: peer_name::Names::default(),
         shutdown: shutdown.clone(),
     });

@@ -5,13 +5,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use config::{Config, ConfigError};
+use config::master::{Service, ServiceKind};
+use config::{Config, ConfigError, Origin};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::generation::{Generation, Smtpd};
+use crate::log;
 use crate::session::{self, Shared};
 
 /// A socket that could not be had.
@@ -152,10 +154,11 @@ async fn accept_loop(
                 let shared = Arc::clone(&shared);
                 let mut sessions = sessions.lock().await;
                 while sessions.try_join_next().is_some() {}
-                sessions.spawn(async move {
+                let name = smtpd.log_name.clone();
+                sessions.spawn(log::named(name, async move {
                     session::serve(stream, peer, smtpd, shared).await;
                     drop(permit);
-                });
+                }));
             }
             Err(error) => {
                 // Out of file descriptors, or the client went away: neither ends the service.
@@ -164,6 +167,26 @@ async fn accept_loop(
             }
         }
     }
+}
+
+/// SMTP services of master.cf whose name is no address.
+pub(crate) fn misaddressed(config: &Config) -> Vec<ConfigError> {
+    let smtpd =
+        |service: &&Service| service.kind == ServiceKind::Inet && service.command == "smtpd";
+    let wrong = |service: &Service| match addresses(config, &service.name, service.line) {
+        Err(ListenError::Address { line, problem }) => {
+            let remedy = "write port, host:port or [address]:port, and a name of /etc/services or a number for the port";
+            let file = config.dir().join("master.cf");
+            Some(ConfigError::new(problem, remedy).at(Some(Origin::new(&file, line))))
+        }
+        _ => None,
+    };
+    config
+        .services()
+        .iter()
+        .filter(smtpd)
+        .filter_map(wrong)
+        .collect()
 }
 
 /// The addresses of a service's name: `port`, `host:port`, `[address]:port`; a bare port means the

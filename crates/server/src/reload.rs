@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::{Config, Environment};
+use config::Environment;
 use tokio::sync::watch;
 
 use crate::Shutdown;
@@ -46,10 +46,7 @@ impl Watcher {
 
     /// Reads everything anew; with any mistake, all stays as it was.
     fn take_over(&self, listeners: &mut Listeners) {
-        let read = Config::load(&self.config_dir, &self.environment)
-            .map_err(|error| vec![Problem::from(error)])
-            .and_then(|config| Generation::build(config, &self.environment));
-        let generation = match read {
+        let generation = match Generation::read(&self.config_dir, &self.environment) {
             Ok(generation) => generation,
             Err(problems) => return refuse(&problems),
         };

@@ -1,22 +1,23 @@
 //! One connection: moves bytes between the socket and the state machine, and answers its
 //! questions.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use policy::{Effects, Refusal, Stage};
 use queue::Spool;
 use route::Walk;
-use smtp::server::{Answer, Peer, Question, Session, Step};
+use smtp::Reply;
+use smtp::server::{Answer, Counted, Peer, Question, Session, Step};
 use tokio::net::TcpStream;
 
 use crate::Shutdown;
 use crate::generation::{Current, Smtpd};
 use crate::peer_name::Names;
+use crate::rates::{Rates, Visit};
 use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
@@ -28,42 +29,9 @@ pub(crate) struct Shared {
     pub current: Arc<Current>,
     pub spool: Spool,
     pub scheduler: Scheduler,
-    pub clients: Clients,
+    pub rates: Arc<Rates>,
     pub names: Names,
     pub shutdown: Shutdown,
-}
-
-/// Connections by client, for `smtpd_client_connection_count_limit`.
-#[derive(Default)]
-pub(crate) struct Clients(Mutex<HashMap<IpAddr, usize>>);
-
-impl Clients {
-    /// Counts a connection in, until the guard is dropped; the count with it.
-    fn enter(&self, address: IpAddr) -> (usize, Counted<'_>) {
-        let mut counts = self.0.lock().unwrap_or_else(|bad| bad.into_inner());
-        let count = counts.entry(address).or_default();
-        *count += 1;
-        (*count, Counted(self, address))
-    }
-
-    fn leave(&self, address: IpAddr) {
-        let mut counts = self.0.lock().unwrap_or_else(|bad| bad.into_inner());
-        if let Some(count) = counts.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&address);
-            }
-        }
-    }
-}
-
-/// A connection that counts.
-struct Counted<'a>(&'a Clients, IpAddr);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.leave(self.1);
-    }
 }
 
 /// Bytes read at once.
@@ -77,7 +45,12 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
 ) {
     let ip = address.ip().to_canonical();
-    let (connections, _counted) = shared.clients.enter(ip);
+    let visit = Visit::begin(
+        &shared.rates,
+        &smtpd.service.name,
+        ip,
+        &smtpd.incoming.limits,
+    );
     // Replies are small and wait for nothing; Nagle's algorithm would hold them back.
     let _ = stream.set_nodelay(true);
     let name = match smtpd.incoming.peername_lookup {
@@ -88,6 +61,7 @@ pub(crate) async fn serve(
         name,
         address: ip,
         port: address.port(),
+        show_port: smtpd.incoming.port_logging,
     };
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
     let session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
@@ -99,7 +73,7 @@ pub(crate) async fn serve(
         login: None,
         transaction: None,
         smtpd,
-        connections,
+        visit,
         shutdown: shared.shutdown.clone(),
         shared: Arc::clone(&shared),
     };
@@ -124,8 +98,8 @@ pub(crate) struct Connection {
     pub exchange: Option<Exchange>,
     /// AUTH that succeeded.
     pub login: Option<Login>,
-    /// Connections of this client when this one came.
-    connections: usize,
+    /// What this client is counted by.
+    pub visit: Visit,
     pub shutdown: Shutdown,
     shared: Arc<Shared>,
 }
@@ -202,7 +176,10 @@ impl Connection {
 
     async fn answer(&mut self, question: Question) -> Answer {
         let result = match question {
-            Question::Connect => self.connect().await,
+            Question::Connect => match self.one_too_many().await {
+                Some(reply) => return Answer::Disconnect(reply),
+                None => self.connect().await,
+            },
             Question::Helo(helo) => {
                 if helo.extended {
                     self.offer_mechanisms().await;
@@ -234,6 +211,7 @@ impl Connection {
                     }
                 }
             }
+            Question::Count(command) => return self.count(command).await,
             Question::Auth(auth) => return self.authenticate(auth).await,
             Question::AuthResponse(response) => {
                 return self.continue_authentication(response).await;
@@ -256,7 +234,7 @@ impl Connection {
                 self.transaction = None;
                 Ok(())
             }
-            Question::Vrfy(address) => self.verify(&address).await,
+            Question::Vrfy(address) => return self.verify(&address).await,
             Question::Etrn(domain) => return self.flush(&domain).await,
         };
         match result {
@@ -272,25 +250,22 @@ impl Connection {
         }
     }
 
+    /// `smtpd_client_connection_count_limit`, `smtpd_client_connection_rate_limit`.
+    async fn one_too_many(&self) -> Option<Reply> {
+        let limits = &self.smtpd.incoming.limits;
+        let hostname = &self.smtpd.incoming.myhostname;
+        self.visit
+            .refused(limits, self.session.peer(), hostname)
+            .await
+    }
+
+    async fn count(&self, command: Counted) -> Answer {
+        let limits = &self.smtpd.incoming.limits;
+        let refused = self.visit.command(command, limits, self.session.peer());
+        refused.await.map_or(Answer::Continue, Answer::Reply)
+    }
+
     async fn connect(&mut self) -> Result<(), (&'static str, Refusal)> {
-        let peer = self.session.peer();
-        let incoming = &self.smtpd.incoming;
-        if self.connections > incoming.connection_limit
-            && !incoming
-                .connection_limit_exceptions
-                .matches(peer.address)
-                .await
-                .unwrap_or(false)
-        {
-            let name = peer.name_and_address();
-            tracing::warn!(
-                prog = "smtpd",
-                "Connection concurrency limit exceeded: {} from {name} for service {}",
-                self.connections,
-                self.smtpd.service.name
-            );
-            return Err(("CONNECT", policy::reply::too_many_connections(&name).into()));
-        }
         let mut walk = Walk::new(Instant::now());
         let client = self.client();
         let facts = client.facts();
@@ -315,7 +290,7 @@ impl Connection {
     }
 
     /// VRFY: what RCPT would say of the address, and nothing more.
-    async fn verify(&self, address: &str) -> Result<(), (&'static str, Refusal)> {
+    async fn verify(&self, address: &str) -> Answer {
         let client = self.client();
         let facts = policy::Facts {
             recipient: Some(address),
@@ -327,7 +302,13 @@ impl Connection {
             .policy
             .recipient(&mut walk, facts, &mut Effects::default())
             .await;
-        decided.map(drop).map_err(|refusal| ("VRFY", refusal))
+        match decided {
+            Ok(_) => Answer::Continue,
+            Err(refusal) => {
+                self.log_reject("VRFY", None, Some(address), &refusal);
+                Answer::Reply(refusal.reply)
+            }
+        }
     }
 
     /// ETRN (RFC 1985): tries what waits for a domain of `fast_flush_domains`.
@@ -340,7 +321,11 @@ impl Connection {
                 self.shared.scheduler.flush_site(domain).await;
                 Answer::Continue
             }
-            Ok(false) => Answer::Reply(smtp::reply::etrn_unavailable(domain)),
+            Ok(false) => {
+                let client = self.session.peer().name_and_address();
+                tracing::warn!(prog = "smtpd", "reject: ETRN {domain}... from {client}");
+                Answer::Reply(smtp::reply::etrn_unavailable(domain))
+            }
             Err(error) => {
                 tracing::warn!(prog = "smtpd", "fast_flush_domains: {error}");
                 Answer::Reply(smtp::reply::etrn_unavailable(domain))

@@ -5,6 +5,7 @@
 //! Defaults are unexpanded text; a number without a unit in a time counts in the unit of the default.
 
 mod general;
+mod later;
 mod lmtp;
 mod postroom;
 mod postscreen;
@@ -12,6 +13,8 @@ mod queue;
 mod smtp;
 mod smtpd;
 mod verify;
+
+pub use later::ADDED;
 
 use std::sync::LazyLock;
 
@@ -62,6 +65,7 @@ use rows;
 pub static PARAMS: LazyLock<Vec<Param>> = LazyLock::new(|| {
     let mut all: Vec<Param> = [
         general::ROWS,
+        later::ROWS,
         lmtp::ROWS,
         postroom::ROWS,
         postscreen::ROWS,

@@ -24,7 +24,7 @@ rows! {
     accepted Text "address_verify_service_name" = "verify", "";
     accepted Text "address_verify_transport_maps" = "$transport_maps", "";
     accepted Text "address_verify_virtual_transport" = "$virtual_transport", "";
-    accepted Time "anvil_rate_time_unit" = "60s", "";
+    honoured Time "anvil_rate_time_unit" = "60s", "The time in which a client's events are counted.";
     accepted Time "anvil_status_update_time" = "600s", "";
     accepted Text "body_checks" = "", "Patterns for body lines.";
     accepted Int "body_checks_size_limit" = "51200", "";

@@ -92,15 +92,15 @@ fn json(report: &Report) -> serde_json::Value {
 fn report(request: &Request) -> Result<Report, String> {
     let environment = Environment::of_this_machine();
     let dir = absolute(&request.config_dir);
-    let config = match Config::load(&dir, &environment) {
-        Ok(config) => config,
-        Err(mistake) => {
-            // Without it there is nothing else to look at.
-            let mut report = Report::default();
-            report.add(unreadable(&mistake, &dir));
-            return Ok(report);
-        }
-    };
+    let mut report = Report::default();
+    let (config, mistakes) = Config::load_whole(&dir, &environment);
+    for mistake in &mistakes {
+        report.add(unreadable(mistake, &dir));
+    }
+    if mistakes.iter().any(whole_file) {
+        // Without it there is nothing else to look at.
+        return Ok(report);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -110,7 +110,12 @@ fn report(request: &Request) -> Result<Report, String> {
         true => Options { limit: usize::MAX },
         false => Options::default(),
     };
-    let mut report = runtime.block_on(directory::check(&config, own, options));
+    let found = runtime.block_on(directory::check(&config, own, options));
+    report.looked_at = found.looked_at;
+    found
+        .findings
+        .into_iter()
+        .for_each(|finding| report.add(finding));
     if report.may_look_up() {
         runtime.block_on(relays(&config, &environment, &mut report));
     }
@@ -122,6 +127,14 @@ fn report(request: &Request) -> Result<Report, String> {
 /// Findings name files from the root, wherever the command was started.
 fn absolute(dir: &Path) -> PathBuf {
     std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
+}
+
+/// The mistake is about a file, not about a line of it.
+fn whole_file(mistake: &config::ConfigError) -> bool {
+    mistake
+        .origin
+        .as_ref()
+        .is_none_or(|origin| origin.line == 0)
 }
 
 fn unreadable(mistake: &config::ConfigError, dir: &Path) -> Finding {
@@ -188,29 +201,23 @@ fn service_place(config: &Config, id: &str) -> Place {
 
 /// What `postroom serve` would refuse to start with, or warn of.
 fn at_start(config: &Config, environment: &Environment, report: &mut Report) {
-    if report
-        .findings
-        .iter()
-        .any(|known| known.code == "setting-wrong")
-    {
-        return;
-    }
     let main_cf = || Place::file(config.dir().join("main.cf"));
     match Generation::build(config.clone(), environment) {
         Err(problems) => {
             for problem in problems {
-                // `file:line: parameter = value: what is wrong; what to do`
-                let whole = problem.to_string();
-                let (text, remedy) = whole
-                    .rsplit_once("; ")
-                    .unwrap_or((&whole, "correct the setting; postconf(5) describes it"));
-                let finding =
-                    Finding::new(Severity::Error, "setting-wrong", main_cf(), text.to_owned());
-                report.add(
-                    finding
-                        .so("`postroom serve` refuses to start, or to take the change over")
-                        .remedy(remedy),
-                );
+                let finding = match problem.mistake() {
+                    Some(mistake) => directory::mistaken(config, mistake),
+                    None => Finding::new(
+                        Severity::Error,
+                        "setting-wrong",
+                        main_cf(),
+                        problem.to_string(),
+                    )
+                    .so("`postroom serve` refuses to start, or to take the change over"),
+                };
+                if !report.findings.contains(&finding) {
+                    report.add(finding);
+                }
             }
         }
         Ok(generation) => {

@@ -27,7 +27,7 @@ use trace::Trace;
 /// What every suite begins with; its own `[main]` has the last word. All mail goes to a next hop that writes down what comes.
 const MAIN: &str = "\
 smtpd_error_sleep_time = 0
-smtpd_authorized_xclient_hosts = 127.0.0.1
+smtpd_authorized_xclient_hosts = 0.0.0.0/0
 local_transport = @SINK@
 virtual_transport = @SINK@
 relay_transport = @SINK@
@@ -54,6 +54,13 @@ impl Suite {
         let ours = self.run(&peers(), |site| {
             MailServer::postroom(Path::new(BINARY), site)
         });
+        if let Ok(path) = std::env::var("SIDE_BY_SIDE_SHOW") {
+            let all = self.dialogues.iter().zip(&theirs);
+            let text: String = all
+                .map(|(d, t)| format!("## {}\n{t:#?}\n", d.name))
+                .collect();
+            std::fs::write(path, text).expect("the file of SIDE_BY_SIDE_SHOW can be written");
+        }
         let mut complaints = Vec::new();
         let mut expected = 0;
         for (at, dialogue) in self.dialogues.iter().enumerate() {
@@ -98,8 +105,16 @@ impl Suite {
         }
         let site = self.site(&placeholders, &ports);
         ports.insert(String::new(), site.smtp_port);
+        // What the two runs have in different places, by its placeholder.
+        let mut hidden = vec![(site.dir().display().to_string(), "@DIR@".to_owned())];
+        let longest_first = placeholders.iter().rev();
+        hidden.extend(longest_first.map(|(name, value)| (value.clone(), name.clone())));
         let server = start(site);
-        trace::run(self, &server, &ports, &next_hop)
+        let traces = trace::run(self, &server, &ports, &next_hop);
+        traces
+            .into_iter()
+            .map(|trace| trace.hide(&hidden))
+            .collect()
     }
 
     fn site(&self, placeholders: &[(String, String)], ports: &BTreeMap<String, u16>) -> Site {

@@ -51,12 +51,17 @@ pub struct Peer {
     pub address: IpAddr,
     /// The port.
     pub port: u16,
+    /// Whether the port is shown (`smtpd_client_port_logging`).
+    pub show_port: bool,
 }
 
 impl Peer {
-    /// `name[address]` as logs and reply texts show the client.
+    /// `name[address]` as logs and reply texts show the client; `name[address]:port` with [`Peer::show_port`].
     pub fn name_and_address(&self) -> String {
-        format!("{}[{}]", self.name, self.address)
+        match self.show_port {
+            true => format!("{}[{}]:{}", self.name, self.address, self.port),
+            false => format!("{}[{}]", self.name, self.address),
+        }
     }
 }
 
@@ -114,6 +119,9 @@ pub enum Question {
     Connect,
     /// HELO, EHLO or LHLO.
     Helo(Helo),
+    /// Whether the client has given this command too often; asked with `Settings::count_commands`, before its arguments
+    /// are looked at. Continue, or a refusal.
+    Count(Counted),
     /// MAIL, of good syntax and within `SIZE`. Continue: 250 2.1.0 Ok, and a transaction begins.
     Mail(MailFrom),
     /// RCPT, of good syntax. Continue: 250 2.1.5 Ok, and the recipient counts.
@@ -154,6 +162,19 @@ pub enum Answer {
     PerRecipient(Vec<Reply>),
     /// Give this reply (421 or 521) and close the connection.
     Disconnect(Reply),
+}
+
+/// The commands that `smtpd_client_…_rate_limit` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// MAIL in its place.
+    Mail,
+    /// RCPT within a transaction.
+    Rcpt,
+    /// AUTH, whatever becomes of it.
+    Auth,
+    /// STARTTLS. What counts is the TLS session; this asks whether there may be another one.
+    StartTls,
 }
 
 /// HELO, EHLO or LHLO.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::content::Unstuffer;
 use super::input::{Input, Line};
 use super::verb::{Counters, Verb};
-use super::{Answer, CloseReason, Helo, Peer, Question, Settings, Step};
+use super::{Answer, CloseReason, Counted, Helo, Peer, Question, Settings, Step};
 use crate::address::Rules;
 use crate::{Protocol, Reply, reply};
 
@@ -78,6 +78,7 @@ pub(super) struct Incoming {
 pub(super) enum Pending {
     Connect,
     Helo(Helo),
+    Count(Counted, String),
     Mail { smtputf8: bool },
     Rcpt,
     Data,
@@ -241,6 +242,7 @@ impl Session {
         match pending {
             Pending::Connect => self.connected(answer),
             Pending::Helo(helo) => self.helo_answered(helo, answer),
+            Pending::Count(command, rest) => self.counted(command, &rest, answer),
             Pending::Mail { smtputf8 } => self.mail_answered(smtputf8, answer),
             Pending::Rcpt => self.rcpt_answered(answer),
             Pending::Data => self.data_answered(answer),
@@ -439,6 +441,29 @@ impl Session {
     /// Puts a reply behind those not yet sent.
     pub(super) fn say(&mut self, reply: &Reply) {
         reply.write_to(&mut self.output);
+    }
+
+    /// Goes on with the command unless the client has given it too often.
+    pub(super) fn count(&mut self, command: Counted, rest: &str) {
+        match self.settings.count_commands {
+            true => self.ask(
+                Question::Count(command),
+                Pending::Count(command, rest.to_owned()),
+            ),
+            false => self.counted(command, rest, Answer::Continue),
+        }
+    }
+
+    fn counted(&mut self, command: Counted, rest: &str, answer: Answer) {
+        if let Err(refusal) = refusal(answer) {
+            return self.refuse(&refusal);
+        }
+        match command {
+            Counted::Mail => self.mail_counted(rest),
+            Counted::Rcpt => self.rcpt_counted(rest),
+            Counted::Auth => self.auth_counted(rest),
+            Counted::StartTls => self.starttls_counted(),
+        }
     }
 
     pub(super) fn ask(&mut self, question: Question, pending: Pending) {

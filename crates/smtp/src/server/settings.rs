@@ -79,6 +79,8 @@ pub struct Settings {
     pub sasl: bool,
     /// `broken_sasl_auth_clients`: `AUTH=` in the EHLO reply, too.
     pub broken_sasl_auth_clients: bool,
+    /// Some `smtpd_client_…_rate_limit` is set: [`super::Question::Count`] is asked.
+    pub count_commands: bool,
     /// `smtpd_sasl_response_limit`: bytes in one response of the client during AUTH.
     pub sasl_response_limit: usize,
 }
@@ -200,6 +202,7 @@ impl Default for Settings {
             tls_auth_only: false,
             sasl: false,
             broken_sasl_auth_clients: false,
+            count_commands: false,
             sasl_response_limit: 12288,
         }
     }

@@ -1,6 +1,7 @@
 //! Speaking the dialogues to one server, and what came of each: replies, log lines, mail; without what differs in every run.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use testkit::smtp::Reply;
 use testkit::{MailServer, Smtp, wait_for};
@@ -18,6 +19,20 @@ pub struct Trace {
     pub mail: Vec<String>,
 }
 
+impl Trace {
+    /// Each text of a pair replaced by the other.
+    pub fn hide(mut self, texts: &[(String, String)]) -> Trace {
+        for lines in [&mut self.replies, &mut self.log, &mut self.mail] {
+            for line in lines.iter_mut() {
+                for (text, placeholder) in texts.iter().filter(|(text, _)| text.len() > 4) {
+                    *line = line.replace(text, placeholder);
+                }
+            }
+        }
+        self
+    }
+}
+
 pub fn run(
     suite: &Suite,
     server: &MailServer,
@@ -30,7 +45,13 @@ pub fn run(
     let mut traces = Vec::new();
     for dialogue in &suite.dialogues {
         let port = ports[&dialogue.service];
-        let replies = speak(dialogue, port);
+        let replies = speak(dialogue, port).unwrap_or_else(|error| {
+            let (name, log) = (&dialogue.name, server.log());
+            panic!(
+                "{name}: no reply: {error}; the log since then:\n{}",
+                &log[read..]
+            )
+        });
         let end = wait_disconnect(server, read);
         let log = server.site.log();
         let lines = log[read..end].lines().filter_map(log_line);
@@ -55,16 +76,16 @@ pub fn run(
     traces
 }
 
-/// Sends the lines; the replies, the greeting first. `(closed)` where the server has ended the connection.
-fn speak(dialogue: &Dialogue, port: u16) -> Vec<String> {
+/// Sends the lines; the replies, the greeting first. `(closed)` where the server has ended the connection. An error when it
+/// says nothing at all.
+fn speak(dialogue: &Dialogue, port: u16) -> std::io::Result<Vec<String>> {
     let mut smtp = Smtp::connect(port);
     let mut replies = Vec::new();
+    if !hear(&mut smtp, &mut replies)? {
+        return Ok(replies);
+    }
     let mut refused_data = false;
     let mut waiting = 0;
-    let Ok(greeting) = smtp.try_reply() else {
-        return vec!["(closed)".to_owned()];
-    };
-    replies.push(show(&greeting));
     let mut together = String::new();
     for line in &dialogue.lines {
         if let Some(body) = line.strip_prefix('|') {
@@ -84,15 +105,31 @@ fn speak(dialogue: &Dialogue, port: u16) -> Vec<String> {
         together += &format!("{line}\r\n");
         smtp.send(std::mem::take(&mut together));
         for _ in 0..std::mem::take(&mut waiting) {
-            let Ok(reply) = smtp.try_reply() else {
-                replies.push("(closed)".to_owned());
-                return replies;
-            };
-            replies.push(show(&reply));
-            refused_data = line.eq_ignore_ascii_case("DATA") && reply.code != 354;
+            if !hear(&mut smtp, &mut replies)? {
+                return Ok(replies);
+            }
         }
+        let begins = replies.last().is_some_and(|reply| reply.starts_with("354"));
+        refused_data = line.eq_ignore_ascii_case("DATA") && !begins;
     }
-    replies
+    Ok(replies)
+}
+
+/// Reads a reply; false at the end of the connection.
+fn hear(smtp: &mut Smtp, replies: &mut Vec<String>) -> std::io::Result<bool> {
+    let closed = [
+        std::io::ErrorKind::UnexpectedEof,
+        std::io::ErrorKind::ConnectionReset,
+    ];
+    match smtp.try_reply() {
+        Ok(reply) => replies.push(show(&reply)),
+        Err(error) if closed.contains(&error.kind()) => {
+            replies.push("(closed)".to_owned());
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(true)
 }
 
 fn show(reply: &Reply) -> String {
@@ -118,11 +155,21 @@ fn mask_reply(reply: &str) -> String {
 
 /// Waits for the end of a session in the log behind `from`; the place behind its line.
 fn wait_disconnect(server: &MailServer, from: usize) -> usize {
-    wait_for("the end of a session in the log", PATIENCE, || {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         let log = server.site.log();
-        let at = from + log.get(from..)?.find("]: disconnect from ")?;
-        Some(at + log[at..].find('\n')? + 1)
-    })
+        let new = log.get(from..).unwrap_or_default();
+        let ends = ["]: disconnect from ", "]: fatal: "];
+        let end = ends.iter().filter_map(|text| new.find(text)).min();
+        let end = end.and_then(|at| Some(from + at + new[at..].find('\n')? + 1));
+        match end {
+            Some(end) => return end,
+            None if Instant::now() > deadline => {
+                panic!("the log shows no end of the session:\n{new}")
+            }
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
 }
 
 /// A line of smtpd or cleanup without time, process and queue id.
