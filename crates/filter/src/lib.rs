@@ -6,6 +6,6 @@ pub mod checks;
 pub mod draft;
 pub mod milter;
 
-pub use checks::{CheckLists, Checker, Context};
+pub use checks::{CheckLists, Checker, Context, Findings};
 pub use draft::Draft;
 pub use milter::{Change, Macros, Milters, Settings as MilterSettings, Verdict};

@@ -72,6 +72,8 @@ pub struct Effects {
     pub hold: Option<String>,
     /// DISCARD, with the reason: accept and throw away.
     pub discard: Option<String>,
+    /// FILTER: `transport:nexthop` for all recipients.
+    pub filter: Option<String>,
     /// REDIRECT: all recipients become this one.
     pub redirect: Option<String>,
     /// BCC: further recipients.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use config::master::{Service, ServiceKind};
 use config::{Config, ConfigError, Environment};
 use delivery::Agents;
+use filter::CheckLists;
 use policy::Policy;
 use queue::ScheduleSettings;
 use route::Router;
@@ -66,6 +67,10 @@ pub(crate) struct Smtpd {
     pub incoming: Incoming,
     pub tls: tls::Service,
     pub sasl: Option<Sasl>,
+    /// `smtpd_milters`.
+    pub milters: Option<Arc<filter::MilterSettings>>,
+    /// `header_checks` and its relatives.
+    pub checks: Option<Arc<CheckLists>>,
 }
 
 impl Smtpd {
@@ -310,6 +315,12 @@ const TABLE_PARAMETERS: &[&str] = &[
     "relay_clientcerts",
     "tls_server_sni_maps",
     "relocated_maps",
+    "header_checks",
+    "mime_header_checks",
+    "nested_header_checks",
+    "body_checks",
+    "milter_header_checks",
+    "smtpd_milter_maps",
 ];
 
 /// The SMTP services of master.cf.
@@ -375,7 +386,15 @@ fn build_smtpd(
     remarks: &mut Remarks,
 ) -> Result<Smtpd, Vec<ConfigError>> {
     let one = |error: ConfigError| vec![error];
+    let whole = config;
     let config = config.for_service(service);
+    let milters = filter::MilterSettings::of(&config, tables).map_err(one)?;
+    let overrides = config.list("receive_override_options").map_err(one)?;
+    // These are cleanup's parameters: what the service sets does not count.
+    let checks = match overrides.iter().any(|word| word == "no_header_body_checks") {
+        true => None,
+        false => CheckLists::of(whole, tables, filter::checks::Lists::Message).map_err(one)?,
+    };
     let tls = tls::service(&config, tables)?;
     let mut warnings = Vec::new();
     let at_once = match service.max_processes {
@@ -394,6 +413,7 @@ fn build_smtpd(
         tls: tls.level,
         tls_ready: tls.tls.is_some(),
         sasl: sasl.is_some(),
+        ask_unknown: milters.is_some(),
         ..smtp_settings(&config).map_err(one)?
     };
     let lenient = SmtpSettings {
@@ -411,6 +431,8 @@ fn build_smtpd(
         log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,
         sasl,
+        milters: milters.map(Arc::new),
+        checks: checks.map(Arc::new),
     })
 }
 

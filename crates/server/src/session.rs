@@ -11,18 +11,19 @@ use policy::{Effects, Refusal, Stage};
 use queue::Spool;
 use route::Walk;
 use smtp::Reply;
-use smtp::server::{Answer, Counted, Peer, Question, Session, Step};
+use smtp::server::{Answer, Counted, Helo, Peer, Question, Session, Step};
 use tokio::net::TcpStream;
 
 use crate::Shutdown;
 use crate::generation::{Current, Smtpd};
+use crate::milter::{Guard, Standing};
 use crate::peer_name::Names;
 use crate::rates::{Rates, Visit};
 use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
 use crate::tls::Established;
-use crate::transaction::{Client, Ending, Transaction};
+use crate::transaction::{Client, Ending, Refused, Transaction};
 
 /// What all sessions share.
 pub(crate) struct Shared {
@@ -64,6 +65,9 @@ pub(crate) async fn serve(
         show_port: smtpd.incoming.port_logging,
     };
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
+    let hostname = &smtpd.incoming.myhostname;
+    let local = stream.local_addr().ok();
+    let guard = Guard::new(smtpd.milters.as_ref(), hostname, ip, local).await;
     let session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
     let mut connection = Connection {
         stream: Stream::Clear(stream),
@@ -72,6 +76,7 @@ pub(crate) async fn serve(
         exchange: None,
         login: None,
         transaction: None,
+        guard,
         smtpd,
         visit,
         shutdown: shared.shutdown.clone(),
@@ -81,6 +86,7 @@ pub(crate) async fn serve(
         connection.start_tls().await;
     }
     connection.run().await;
+    connection.guard.quit().await;
     let name = connection.session.peer().name_and_address();
     let summary = connection.session.summary();
     tracing::info!(prog = "smtpd", "disconnect from {name} {summary}");
@@ -91,6 +97,8 @@ pub(crate) struct Connection {
     pub stream: Stream,
     pub session: Session,
     transaction: Option<Transaction>,
+    /// The service's milters.
+    guard: Guard,
     pub smtpd: Arc<Smtpd>,
     /// Set once the connection is encrypted.
     pub encryption: Option<Established>,
@@ -116,11 +124,13 @@ impl Connection {
                     self.session.answer(answer);
                 }
                 Step::Content(piece) => {
-                    if let Some(transaction) = &mut self.transaction
-                        && let Err(refusal) = transaction.content(piece).await
-                    {
-                        self.log_reject("DATA", None, None, &refusal);
-                        self.session.refuse_content(refusal.reply);
+                    if let Some(mut transaction) = self.transaction.take() {
+                        let done = transaction.content(piece, &self.client()).await;
+                        self.transaction = Some(transaction);
+                        if let Err(refusal) = done {
+                            self.log_reject("DATA", None, None, &refusal);
+                            self.session.refuse_content(refusal.reply);
+                        }
                     }
                 }
                 Step::Sleep(duration) => tokio::time::sleep(duration).await,
@@ -178,7 +188,10 @@ impl Connection {
         let result = match question {
             Question::Connect => match self.one_too_many().await {
                 Some(reply) => return Answer::Disconnect(reply),
-                None => self.connect().await,
+                None => match self.connect().await {
+                    Ok(()) => return self.milters_on_connect().await,
+                    refused => refused,
+                },
             },
             Question::Helo(helo) => {
                 if helo.extended {
@@ -190,29 +203,39 @@ impl Connection {
                 };
                 let mut walk = Walk::new(Instant::now());
                 let facts = client.facts();
-                self.smtpd
+                let decided = self
+                    .smtpd
                     .policy
                     .decide(Stage::Helo, &mut walk, facts, &mut Effects::default())
-                    .await
-                    .map_err(|refusal| ("HELO", refusal))
+                    .await;
+                if decided.is_ok() {
+                    return self.milters_on_helo(&helo).await;
+                }
+                decided.map_err(|refusal| ("HELO", refusal))
             }
             Question::Mail(mail) => {
                 let smtpd = Arc::clone(&self.smtpd);
+                let mut guard = std::mem::take(&mut self.guard);
                 let client = self.client();
-                let begun = Transaction::begin(smtpd, &client, mail.clone(), &self.shared.spool);
-                match begun.await {
+                let spool = &self.shared.spool;
+                let begun = Transaction::begin(smtpd, &client, mail.clone(), spool, &mut guard).await;
+                self.guard = guard;
+                match begun {
                     Ok(transaction) => {
                         self.transaction = Some(transaction);
                         Ok(())
                     }
                     Err(refusal) => {
-                        self.log_reject("MAIL", Some(&mail.address), None, &refusal);
-                        return Answer::Reply(refusal.reply);
+                        self.guard.abort().await;
+                        return self.refuse("MAIL", Some(&mail.address), None, refusal);
                     }
                 }
             }
             Question::Count(command) => return self.count(command).await,
-            Question::Auth(auth) => return self.authenticate(auth).await,
+            Question::Auth(auth) => match self.guard.other() {
+                Some(refusal) => return Answer::Reply(refusal),
+                None => return self.authenticate(auth).await,
+            },
             Question::AuthResponse(response) => {
                 return self.continue_authentication(response).await;
             }
@@ -223,16 +246,27 @@ impl Connection {
             Question::Rcpt(rcpt) => return self.recipient(rcpt).await,
             Question::Data => match self.transaction.take() {
                 Some(mut transaction) => {
-                    let done = transaction.data(&self.client()).await;
+                    let mut guard = std::mem::take(&mut self.guard);
+                    let done = transaction.data(&self.client(), &mut guard).await;
+                    self.guard = guard;
+                    let sender = transaction.mail.address.clone();
                     self.transaction = Some(transaction);
-                    done.map_err(|refusal| ("DATA", refusal))
+                    match done {
+                        Ok(()) => Ok(()),
+                        Err(refusal) => return self.refuse("DATA", Some(&sender), None, refusal),
+                    }
                 }
                 None => return Answer::Reply(smtp::reply::NEED_RCPT),
             },
             Question::EndOfData { .. } => return self.end_of_data().await,
             Question::Abort => {
                 self.transaction = None;
+                self.guard.abort().await;
                 Ok(())
+            }
+            Question::Unknown(command) => return self.unknown(&command).await,
+            Question::Vrfy(_) | Question::Etrn(_) if self.guard.other().is_some() => {
+                return self.guard.other().map_or(Answer::Continue, Answer::Reply);
             }
             Question::Vrfy(address) => return self.verify(&address).await,
             Question::Etrn(domain) => return self.flush(&domain).await,
@@ -275,6 +309,44 @@ impl Connection {
             .decide(Stage::Client, &mut walk, facts, &mut Effects::default())
             .await;
         decided.map_err(|refusal| ("CONNECT", refusal))
+    }
+
+    /// The milters hear of the client.
+    async fn milters_on_connect(&mut self) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let answer = guard.connect(&self.client()).await;
+        self.guard = guard;
+        answer.unwrap_or(Answer::Continue)
+    }
+
+    async fn milters_on_helo(&mut self, helo: &Helo) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let client = Client {
+            helo: &helo.name,
+            ..self.client()
+        };
+        let answer = guard.helo(&client, helo.extended).await;
+        self.guard = guard;
+        answer.unwrap_or(Answer::Continue)
+    }
+
+    /// A command that nobody knows: milters may have another reply.
+    async fn unknown(&mut self, command: &str) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let id = self.transaction.as_ref().and_then(Transaction::id);
+        let id = id.map(|id| id.to_string());
+        let standing = Standing {
+            id: id.as_deref(),
+            sender: self.transaction.as_ref().map(|open| &*open.mail.address),
+            recipient: None,
+        };
+        let refusal = guard.unknown(&self.client(), command, standing).await;
+        self.guard = guard;
+        match refusal {
+            Some(reply) if reply.code == 421 => Answer::Disconnect(reply),
+            Some(reply) => Answer::Reply(reply),
+            None => Answer::Continue,
+        }
     }
 
     /// The service's settings as they are now; a service that is gone keeps those it had.
@@ -338,17 +410,16 @@ impl Connection {
             return Answer::Reply(smtp::reply::NEED_MAIL);
         };
         let address = rcpt.address.clone();
+        let mut guard = std::mem::take(&mut self.guard);
         let decided = transaction
-            .recipient(&self.client(), rcpt, &self.shared.spool)
+            .recipient(&self.client(), rcpt, &self.shared.spool, &mut guard)
             .await;
+        self.guard = guard;
         let sender = transaction.mail.address.clone();
         self.transaction = Some(transaction);
         match decided {
             Ok(()) => Answer::Continue,
-            Err(refusal) => {
-                self.log_reject("RCPT", Some(&sender), Some(&address), &refusal);
-                Answer::Reply(refusal.reply)
-            }
+            Err(refusal) => self.refuse("RCPT", Some(&sender), Some(&address), refusal),
         }
     }
 
@@ -357,7 +428,13 @@ impl Connection {
             return Answer::Reply(smtp::reply::NEED_RCPT);
         };
         let sender = transaction.mail.address.clone();
-        match transaction.end(&self.client(), &self.shared.spool).await {
+        let mut guard = std::mem::take(&mut self.guard);
+        let ended = transaction
+            .end(&self.client(), &self.shared.spool, &mut guard)
+            .await;
+        guard.abort().await;
+        self.guard = guard;
+        match ended {
             Ok(Ending::Queued(message)) => {
                 let id = message.id.to_string();
                 self.shared.scheduler.accept(*message);
@@ -367,10 +444,25 @@ impl Connection {
                 tracing::info!(prog = "smtpd", "{id}: discard: message thrown away");
                 Answer::Reply(policy::reply::queued(&id.to_string()))
             }
-            Err(refusal) => {
-                self.log_reject("END-OF-MESSAGE", Some(&sender), None, &refusal);
+            Err(refusal) => self.refuse("END-OF-MESSAGE", Some(&sender), None, refusal),
+        }
+    }
+
+    /// The answer to a command that is refused, logged unless it was.
+    fn refuse(
+        &self,
+        command: &str,
+        sender: Option<&str>,
+        recipient: Option<&str>,
+        refused: Refused,
+    ) -> Answer {
+        match refused {
+            Refused::ByPolicy(refusal) => {
+                self.log_reject(command, sender, recipient, &refusal);
                 Answer::Reply(refusal.reply)
             }
+            Refused::Logged(reply) if reply.code == 421 => Answer::Disconnect(reply),
+            Refused::Logged(reply) => Answer::Reply(reply),
         }
     }
 

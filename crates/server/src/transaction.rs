@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use filter::{Change, Checker, Context, Findings};
 use mail::fold::fold;
 use policy::{Admission, Effects, Facts, Policy, Refusal, Stage};
 use queue::{
@@ -16,6 +17,7 @@ use smtp::server::{MailFrom, Peer, RcptTo};
 
 use crate::generation::{Incoming as Settings, Smtpd};
 use crate::headers::{HeaderPass, Missing};
+use crate::milter::{Guard, Standing};
 use crate::sasl::Login;
 use crate::tls::Established;
 
@@ -82,6 +84,31 @@ pub(crate) struct Transaction {
     spooling: Option<Spooling>,
     header: Option<HeaderPass>,
     told_message_id: bool,
+    /// Looks for the patterns of header_checks(5).
+    checker: Option<Checker>,
+    /// Headers in front of our own `Received:`.
+    prepended: usize,
+    /// What milters want changed of the envelope.
+    changes: Vec<Change>,
+}
+
+/// Why a command is refused.
+pub(crate) enum Refused {
+    ByPolicy(Refusal),
+    /// The log has it already.
+    Logged(Reply),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Refused::ByPolicy(refusal)
+    }
+}
+
+impl From<Reply> for Refused {
+    fn from(reply: Reply) -> Self {
+        Refused::Logged(reply)
+    }
 }
 
 /// A recipient that RCPT accepted.
@@ -105,7 +132,8 @@ impl Transaction {
         client: &Client<'_>,
         mail: MailFrom,
         spool: &Spool,
-    ) -> Result<Transaction, Refusal> {
+        guard: &mut Guard,
+    ) -> Result<Transaction, Refused> {
         let mut walk = Walk::new(Instant::now());
         let mut effects = Effects::default();
         let facts = Facts {
@@ -114,8 +142,10 @@ impl Transaction {
             ..client.facts()
         };
         smtpd.policy.sender(&mut walk, facts, &mut effects).await?;
+        let router = (smtpd.policy.router(), &mut walk);
+        guard.mail(client, &mail, router, &mut effects).await?;
         if let Err(error) = spool.check_room(mail.size.unwrap_or(0)) {
-            return Err(storage_refusal(&error));
+            return Err(storage_refusal(&error).into());
         }
         Ok(Transaction {
             smtpd,
@@ -126,6 +156,9 @@ impl Transaction {
             spooling: None,
             header: None,
             told_message_id: false,
+            checker: None,
+            prepended: 0,
+            changes: Vec::new(),
         })
     }
 
@@ -148,7 +181,8 @@ impl Transaction {
         client: &Client<'_>,
         rcpt: RcptTo,
         spool: &Spool,
-    ) -> Result<(), Refusal> {
+        guard: &mut Guard,
+    ) -> Result<(), Refused> {
         let facts = Facts {
             sender: Some(&self.mail.address),
             recipient: Some(&rcpt.address),
@@ -160,7 +194,18 @@ impl Transaction {
         let admission = smtpd
             .policy
             .recipient(&mut self.walk, facts, &mut self.effects)
-            .await?;
+            .await;
+        let id = self.id().map(|id| id.to_string());
+        let standing = Standing {
+            id: id.as_deref(),
+            sender: Some(&self.mail.address),
+            recipient: None,
+        };
+        let refused = admission.as_ref().err().map(|refusal| &refusal.reply);
+        let router = (smtpd.policy.router(), &mut self.walk);
+        let asked = guard.rcpt(client, &rcpt, refused, standing, router, &mut self.effects);
+        asked.await?;
+        let admission = admission?;
         if self.spooling.is_none() {
             let spooling = spool.incoming().map_err(|error| storage_refusal(&error))?;
             let id = spooling.id();
@@ -185,7 +230,7 @@ impl Transaction {
     }
 
     /// DATA: the restrictions, then the header that says how the message came here.
-    pub async fn data(&mut self, client: &Client<'_>) -> Result<(), Refusal> {
+    pub async fn data(&mut self, client: &Client<'_>, guard: &mut Guard) -> Result<(), Refused> {
         let only = self.only_recipient();
         let facts = Facts {
             sender: Some(&self.mail.address),
@@ -202,16 +247,26 @@ impl Transaction {
         if !held && let Some(text) = &self.effects.hold {
             self.log_action("hold", "DATA", client, text);
         }
+        let id = self.id().map(|id| id.to_string());
+        let first = self.accepted.first();
+        let standing = Standing {
+            id: id.as_deref(),
+            sender: Some(&self.mail.address),
+            recipient: first.map(|first| &*first.rcpt.address),
+        };
+        guard.data(client, standing, &mut self.effects).await?;
         let received = self.received(client);
         let missing = self.missing_headers(client);
         self.header = Some(HeaderPass::new(&self.settings().drop_headers, missing));
+        self.checker = smtpd.checks.as_ref().map(|lists| Checker::new(Arc::clone(lists)));
+        self.prepended = self.effects.prepend.len();
         let mut start = String::new();
         for header in self.effects.prepend.drain(..) {
             start.push_str(&header);
             start.push('\n');
         }
         start.push_str(&received);
-        self.append(&Bytes::from(start)).await
+        self.append(&Bytes::from(start)).await.map_err(Refused::from)
     }
 
     fn log_action(&self, action: &str, command: &str, client: &Client<'_>, text: &str) {
@@ -231,7 +286,55 @@ impl Transaction {
     }
 
     /// A piece of the message.
-    pub async fn content(&mut self, piece: Bytes) -> Result<(), Refusal> {
+    pub async fn content(&mut self, piece: Bytes, client: &Client<'_>) -> Result<(), Refusal> {
+        match self.checker.take() {
+            None => self.checked(piece).await,
+            Some(checker) => Box::pin(self.check(checker, Some(piece), client)).await,
+        }
+    }
+
+    /// Header and body checks, line by line, so that the log has things in the order of the message. `None`: its end.
+    async fn check(
+        &mut self,
+        mut checker: Checker,
+        piece: Option<Bytes>,
+        client: &Client<'_>,
+    ) -> Result<(), Refusal> {
+        let id = self.id().map(|id| id.to_string());
+        let name = client.peer.name_and_address();
+        let recipient = self.last_recipient();
+        let sender = self.mail.address.clone();
+        let context = Context {
+            id: id.as_deref().unwrap_or("NOQUEUE"),
+            client: &name,
+            sender: &sender,
+            recipient: recipient.as_deref(),
+            protocol: client.protocol,
+            helo: client.helo,
+        };
+        let Some(piece) = piece else {
+            let rest = checker.finish(&context).await;
+            self.checked(rest).await?;
+            log_all(&mut checker);
+            self.checker = Some(checker);
+            return Ok(());
+        };
+        for line in piece.split_inclusive(|&byte| byte == b'\n') {
+            let line = checker.feed(line, &context).await;
+            self.checked(line).await?;
+            log_all(&mut checker);
+        }
+        self.checker = Some(checker);
+        Ok(())
+    }
+
+    /// The recipient that the log names with the content: the last one.
+    fn last_recipient(&self) -> Option<String> {
+        let last = self.accepted.last();
+        last.map(|last| last.rcpt.address.clone())
+    }
+
+    async fn checked(&mut self, piece: Bytes) -> Result<(), Refusal> {
         let piece = match &mut self.header {
             Some(header) => header.feed(piece),
             None => piece,
@@ -247,7 +350,7 @@ impl Transaction {
             return;
         }
         if let (Some(header), Some(id)) = (&self.header, self.id())
-            && header.is_complete()
+            && (header.is_complete() || header.message_id.is_some())
         {
             let message_id = header.message_id.as_deref().unwrap_or_default();
             tracing::info!(prog = "cleanup", "{id}: message-id={message_id}");
@@ -269,7 +372,15 @@ impl Transaction {
     }
 
     /// The end of the message: into the queue, or not at all.
-    pub async fn end(mut self, client: &Client<'_>, spool: &Spool) -> Result<Ending, Refusal> {
+    pub async fn end(
+        mut self,
+        client: &Client<'_>,
+        spool: &Spool,
+        guard: &mut Guard,
+    ) -> Result<Ending, Refused> {
+        if let Some(checker) = self.checker.take() {
+            Box::pin(self.check(checker, None, client)).await?;
+        }
         if let Some(rest) = self.header.as_mut().map(HeaderPass::finish) {
             self.log_message_id();
             self.append(&rest).await?;
@@ -286,19 +397,28 @@ impl Transaction {
             .policy
             .decide(Stage::EndOfData, &mut self.walk, facts, &mut self.effects)
             .await?;
-        let Some(spooling) = self.spooling.take() else {
-            return Err(policy::reply::queue_file_write_error().into());
+        let Some(mut spooling) = self.spooling.take() else {
+            return Err(Refused::ByPolicy(policy::reply::queue_file_write_error().into()));
         };
         let id = spooling.id();
+        if let Some(checker) = self.checker.take() {
+            self.take_findings(checker.into_findings())?;
+        }
         if let Some(header) = &self.header {
             // Postfix counts the header that we have put in front, too.
             if header.hops + 1 >= self.settings().hopcount_limit {
-                return Err(policy::reply::too_many_hops().into());
+                return Err(Refused::ByPolicy(policy::reply::too_many_hops().into()));
+            }
+        }
+        if guard.looks_into_messages() && self.effects.discard.is_none() {
+            match Box::pin(self.ask_milters(client, spooling, guard)).await? {
+                Some(changed) => spooling = changed,
+                None => return Ok(Ending::Discarded(id)),
             }
         }
         let envelope = match self.envelope(client).await {
             Ok(envelope) => envelope,
-            Err(error) => return Err(expansion_refusal(id, &error)),
+            Err(error) => return Err(expansion_refusal(id, &error).into()),
         };
         if self.effects.discard.is_some() {
             return Ok(Ending::Discarded(id));
@@ -306,7 +426,57 @@ impl Transaction {
         let message = spool.commit(spooling, envelope).await;
         message
             .map(|message| Ending::Queued(Box::new(message)))
-            .map_err(|error| storage_refusal(&error))
+            .map_err(|error| storage_refusal(&error).into())
+    }
+
+    /// What header_checks(5) and its relatives want beside a changed text.
+    fn take_findings(&mut self, findings: Findings) -> Result<(), Refused> {
+        if findings.failed {
+            return Err(policy::reply::queue_file_write_error().into());
+        }
+        if let Some((status, text)) = findings.reject {
+            return Err(policy::reply::content_rejected(status, &text).into());
+        }
+        let effects = &mut self.effects;
+        effects.hold = effects.hold.take().or(findings.hold);
+        effects.discard = effects.discard.take().or(findings.discard);
+        effects.filter = findings.filter.or(effects.filter.take());
+        effects.redirect = findings.redirect.or(effects.redirect.take());
+        effects.bcc.extend(findings.bcc);
+        Ok(())
+    }
+
+    /// Shows the message to the milters; `None`: it is to be thrown away.
+    async fn ask_milters(
+        &mut self,
+        client: &Client<'_>,
+        message: Spooling,
+        guard: &mut Guard,
+    ) -> Result<Option<Spooling>, Refused> {
+        let id = message.id().to_string();
+        let recipient = self.last_recipient();
+        let standing = Standing {
+            id: Some(&id),
+            sender: Some(&self.mail.address),
+            recipient: recipient.as_deref(),
+        };
+        let shown = guard.message(client, message, self.prepended, standing).await;
+        let shown = shown.map_err(|problem| {
+            tracing::warn!(prog = "cleanup", "{id}: {problem}");
+            policy::reply::queue_file_write_error()
+        })?;
+        if let Some(refusal) = shown.refusal {
+            return Err(refusal.into());
+        }
+        self.take_findings(shown.findings)?;
+        if shown.hold {
+            self.effects.hold.get_or_insert_default();
+        }
+        self.changes = shown.changes;
+        match self.effects.discard.is_some() || shown.discard {
+            true => Ok(None),
+            false => Ok(shown.message),
+        }
     }
 
     async fn envelope(&mut self, client: &Client<'_>) -> Result<Envelope, ExpandError> {
@@ -321,6 +491,10 @@ impl Transaction {
         }
         let recipients = self.recipients(&sender).await?;
         let mut envelope = Envelope::new(&sender, recipients, SystemTime::now());
+        let changes = std::mem::take(&mut self.changes);
+        if !changes.is_empty() {
+            Box::pin(self.change_envelope(&mut envelope, changes)).await?;
+        }
         envelope.smtputf8 = self.mail.smtputf8;
         envelope.eight_bit = self.mail.eight_bit;
         envelope.envid.clone_from(&self.mail.envid);
@@ -390,6 +564,62 @@ impl Transaction {
             }
         }
         Ok(list.recipients)
+    }
+
+    /// What milters want of sender and recipients.
+    async fn change_envelope(
+        &mut self,
+        envelope: &mut Envelope,
+        changes: Vec<Change>,
+    ) -> Result<(), ExpandError> {
+        let smtpd = Arc::clone(&self.smtpd);
+        let router = smtpd.policy.router();
+        for change in changes {
+            match change {
+                Change::DeleteRecipient { address } => {
+                    let address = internal(&address);
+                    let originals = smtpd.incoming.enable_original_recipient;
+                    envelope.recipients.retain(|recipient| match originals {
+                        true => recipient.original != address,
+                        false => recipient.address != address,
+                    });
+                }
+                Change::AddRecipient {
+                    address,
+                    parameters,
+                } => {
+                    let address = router.rewrite(&internal(&address));
+                    let tree = router.recipients_of(&mut self.walk, &address).await?;
+                    for leaf in tree.leaf_addresses() {
+                        let mut recipient = Recipient::new(leaf, &address);
+                        apply_parameters(&mut recipient, &parameters);
+                        let known = envelope.recipients.iter();
+                        let twice = |known: &Recipient| known.address == recipient.address;
+                        if !known.into_iter().any(twice) {
+                            envelope.recipients.push(recipient);
+                        }
+                    }
+                }
+                Change::Sender {
+                    address,
+                    parameters,
+                } => {
+                    let address = internal(&address);
+                    envelope.sender = match address.is_empty() {
+                        true => address,
+                        false => {
+                            let address = router.rewrite(&address);
+                            match smtpd.incoming.map_addresses {
+                                true => router.canonical_sender(&mut self.walk, &address).await?,
+                                false => address,
+                            }
+                        }
+                    };
+                    apply_sender_parameters(envelope, &parameters);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn add_copy(&mut self, list: &mut RecipientList, copy: &str) -> Result<(), ExpandError> {
@@ -496,6 +726,62 @@ impl Transaction {
             message_id: format!("<{stamp}.{id}@{}>", settings.myhostname),
             date: now,
         })
+    }
+}
+
+fn log_all(checker: &mut Checker) {
+    for line in checker.take_log() {
+        tracing::info!(prog = "cleanup", "{line}");
+    }
+}
+
+/// An address as milters write it, without brackets and quotes.
+fn internal(address: &str) -> String {
+    let address = address.trim();
+    let inside = address
+        .strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix('>'));
+    mail::address::unquote_local(inside.unwrap_or(address))
+}
+
+/// `NOTIFY=` and `ORCPT=` of a recipient that a milter adds.
+fn apply_parameters(recipient: &mut Recipient, parameters: &str) {
+    for word in parameters.split_ascii_whitespace() {
+        match word.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("NOTIFY") => {
+                if let Some(notify) = queue::Notify::parse(value) {
+                    recipient.notify = notify;
+                }
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("ORCPT") => {
+                recipient.orcpt = Some(value.to_owned());
+            }
+            _ => tracing::warn!(
+                prog = "cleanup",
+                "milter: ignoring unsupported ESMTP parameter \"{}\"",
+                printable(word)
+            ),
+        }
+    }
+}
+
+/// `RET=` and `ENVID=` of a sender that a milter sets.
+fn apply_sender_parameters(envelope: &mut Envelope, parameters: &str) {
+    for word in parameters.split_ascii_whitespace() {
+        match word.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("RET") => {
+                envelope.ret = queue::Ret::parse(value).or(envelope.ret);
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("ENVID") => {
+                envelope.envid = Some(value.to_owned());
+            }
+            Some((name, _)) if ["SIZE", "BODY"].iter().any(|known| name.eq_ignore_ascii_case(known)) => {}
+            _ => tracing::warn!(
+                prog = "cleanup",
+                "milter: ignoring unsupported ESMTP parameter \"{}\"",
+                printable(word)
+            ),
+        }
     }
 }
 

@@ -178,6 +178,8 @@ pub struct Checker {
     findings: Findings,
     /// Nothing is looked for any more.
     off: bool,
+    /// Lines for the log.
+    log: Vec<String>,
 }
 
 impl Checker {
@@ -191,7 +193,13 @@ impl Checker {
             body: 0,
             findings: Findings::default(),
             off: false,
+            log: Vec::new(),
         }
+    }
+
+    /// What the log is to say of what was found since the last call.
+    pub fn take_log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
     }
 
     pub fn findings(&self) -> &Findings {
@@ -364,7 +372,7 @@ impl Checker {
                     if let Some(line) = action.log_line(prefix, what, &key, context)
                         && !(matches!(action, Action::Hold(_)) && self.is_settled())
                     {
-                        tracing::info!(prog = "cleanup", "{line}");
+                        self.log.push(line);
                     }
                     return self.act(action, text, out);
                 }

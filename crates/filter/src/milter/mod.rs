@@ -196,7 +196,10 @@ impl Milters {
                 }
             }
         }
-        if let Some(checker) = checker {
+        if let Some(mut checker) = checker {
+            for line in checker.take_log() {
+                tracing::info!(prog = "cleanup", "{line}");
+            }
             outcome.findings = checker.into_findings();
         }
         Ok(outcome)

@@ -8,6 +8,9 @@ use crate::{Reply, reply};
 
 impl Session {
     pub(super) fn connected(&mut self, answer: Answer) {
+        if let Answer::Greet(greeting) = answer {
+            return self.say(&greeting);
+        }
         match refusal(answer) {
             Ok(None) => {
                 let greeting = Reply::plain(220, self.settings.banner.clone());
