@@ -36,6 +36,8 @@ pub(crate) struct Standing<'a> {
     pub id: Option<&'a str>,
     pub sender: Option<&'a str>,
     pub recipient: Option<&'a str>,
+    /// The message is on hold already.
+    pub held: bool,
 }
 
 /// What became of the content.
@@ -85,7 +87,13 @@ impl Guard {
         let facts = self.facts(&milters, client, Standing::default());
         let verdict = milters.connect(&name, peer.address, peer.port, &facts);
         let verdict = verdict.await;
-        let reply = self.judge(verdict, "CONNECT", client, Standing::default(), &mut Effects::default());
+        let reply = self.judge(
+            verdict,
+            "CONNECT",
+            client,
+            Standing::default(),
+            &mut Effects::default(),
+        );
         self.milters = Some(milters);
         let refusal = reply.err()?;
         Some(match refusal.code {
@@ -101,10 +109,20 @@ impl Guard {
         let place = if extended { "EHLO" } else { "HELO" };
         let facts = self.facts(&milters, client, Standing::default());
         let verdict = Box::pin(milters.helo(client.helo, &facts)).await;
-        let reply = self.judge(verdict, place, client, Standing::default(), &mut Effects::default());
+        let reply = self.judge(
+            verdict,
+            place,
+            client,
+            Standing::default(),
+            &mut Effects::default(),
+        );
         self.milters = Some(milters);
         match reply {
             Err(refusal) if refusal.code == 421 => Some(Answer::Disconnect(refusal)),
+            // There is no use in telling what we have.
+            Err(refusal) if refusal.is_permanent() && extended => {
+                Some(Answer::Reply(smtp::reply::bare_ehlo(&self.hostname)))
+            }
             _ => None,
         }
     }
@@ -154,7 +172,9 @@ impl Guard {
             None => Box::pin(place(router, walk, &rcpt.address)).await,
             Some(reply) => Place {
                 address: reason(&reply.text).to_owned(),
-                host: reply.enhanced.map_or(String::new(), |code| code.to_string()),
+                host: reply
+                    .enhanced
+                    .map_or(String::new(), |code| code.to_string()),
                 mailer: "error".to_owned(),
             },
         });
@@ -202,7 +222,13 @@ impl Guard {
         let facts = self.facts(&milters, client, standing);
         let verdict = Box::pin(milters.unknown(command, &facts)).await;
         self.milters = Some(milters);
-        let reply = self.judge(verdict, "UNKNOWN", client, standing, &mut Effects::default());
+        let reply = self.judge(
+            verdict,
+            "UNKNOWN",
+            client,
+            standing,
+            &mut Effects::default(),
+        );
         reply.err()
     }
 
@@ -267,7 +293,7 @@ impl Guard {
                 "{id}: milter-{action}: END-OF-MESSAGE from {client_name}: {text}; {envelope}"
             );
         };
-        if outcome.hold {
+        if outcome.hold && !standing.held {
             log("hold", HOLDS);
             shown.hold = true;
         }
@@ -403,7 +429,10 @@ impl Macros for Facts<'_> {
             "v" => Some(self.version.clone()),
             "i" => self.id.map(str::to_owned),
             "daemon_name" => Some(self.daemon_name.clone()),
-            "daemon_addr" | "if_addr" => self.guard.local.map(|at| at.ip().to_canonical().to_string()),
+            "daemon_addr" | "if_addr" => self
+                .guard
+                .local
+                .map(|at| at.ip().to_canonical().to_string()),
             "daemon_port" => self.guard.local.map(|at| at.port().to_string()),
             "client_addr" => Some(peer.address.to_string()),
             "client_name" | "client_ptr" => Some(peer.name.clone()),
@@ -503,7 +532,10 @@ mod tests {
     #[test]
     fn the_words_of_a_command_are_as_given() {
         for (raw, expected) in [
-            ("FROM:<a@b> SIZE=1 BODY=7BIT", &["<a@b>", "SIZE=1", "BODY=7BIT"][..]),
+            (
+                "FROM:<a@b> SIZE=1 BODY=7BIT",
+                &["<a@b>", "SIZE=1", "BODY=7BIT"][..],
+            ),
             ("from: <\"a b\"@c>", &["<\"a b\"@c>"]),
             ("FROM:a@b X", &["a@b", "X"]),
             ("FROM:<>", &["<>"]),

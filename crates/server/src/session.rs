@@ -218,7 +218,8 @@ impl Connection {
                 let mut guard = std::mem::take(&mut self.guard);
                 let client = self.client();
                 let spool = &self.shared.spool;
-                let begun = Transaction::begin(smtpd, &client, mail.clone(), spool, &mut guard).await;
+                let begun =
+                    Transaction::begin(smtpd, &client, mail.clone(), spool, &mut guard).await;
                 self.guard = guard;
                 match begun {
                     Ok(transaction) => {
@@ -338,7 +339,7 @@ impl Connection {
         let standing = Standing {
             id: id.as_deref(),
             sender: self.transaction.as_ref().map(|open| &*open.mail.address),
-            recipient: None,
+            ..Standing::default()
         };
         let refusal = guard.unknown(&self.client(), command, standing).await;
         self.guard = guard;
@@ -440,6 +441,7 @@ impl Connection {
                 self.shared.scheduler.accept(*message);
                 Answer::Reply(policy::reply::queued(&id))
             }
+            Ok(Ending::Dropped(id)) => Answer::Reply(policy::reply::queued(&id.to_string())),
             Ok(Ending::Discarded(id)) => {
                 tracing::info!(prog = "smtpd", "{id}: discard: message thrown away");
                 Answer::Reply(policy::reply::queued(&id.to_string()))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use filter::checks::Step;
 use filter::{Change, Checker, Context, Findings};
 use mail::fold::fold;
 use policy::{Admission, Effects, Facts, Policy, Refusal, Stage};
@@ -123,6 +124,8 @@ pub(crate) enum Ending {
     Queued(Box<queue::Message>),
     /// Thrown away, as an access table wanted.
     Discarded(QueueId),
+    /// Thrown away for its content, or by a milter; the log says so already.
+    Dropped(QueueId),
 }
 
 impl Transaction {
@@ -199,7 +202,7 @@ impl Transaction {
         let standing = Standing {
             id: id.as_deref(),
             sender: Some(&self.mail.address),
-            recipient: None,
+            ..Standing::default()
         };
         let refused = admission.as_ref().err().map(|refusal| &refusal.reply);
         let router = (smtpd.policy.router(), &mut self.walk);
@@ -253,12 +256,16 @@ impl Transaction {
             id: id.as_deref(),
             sender: Some(&self.mail.address),
             recipient: first.map(|first| &*first.rcpt.address),
+            ..Standing::default()
         };
         guard.data(client, standing, &mut self.effects).await?;
         let received = self.received(client);
         let missing = self.missing_headers(client);
         self.header = Some(HeaderPass::new(&self.settings().drop_headers, missing));
-        self.checker = smtpd.checks.as_ref().map(|lists| Checker::new(Arc::clone(lists)));
+        self.checker = smtpd
+            .checks
+            .as_ref()
+            .map(|lists| Checker::new(Arc::clone(lists)));
         self.prepended = self.effects.prepend.len();
         let mut start = String::new();
         for header in self.effects.prepend.drain(..) {
@@ -266,7 +273,9 @@ impl Transaction {
             start.push('\n');
         }
         start.push_str(&received);
-        self.append(&Bytes::from(start)).await.map_err(Refused::from)
+        self.append(&Bytes::from(start))
+            .await
+            .map_err(Refused::from)
     }
 
     fn log_action(&self, action: &str, command: &str, client: &Client<'_>, text: &str) {
@@ -293,7 +302,7 @@ impl Transaction {
         }
     }
 
-    /// Header and body checks, line by line, so that the log has things in the order of the message. `None`: its end.
+    /// Header and body checks. `None`: the end of the message.
     async fn check(
         &mut self,
         mut checker: Checker,
@@ -312,17 +321,20 @@ impl Transaction {
             protocol: client.protocol,
             helo: client.helo,
         };
-        let Some(piece) = piece else {
-            let rest = checker.finish(&context).await;
-            self.checked(rest).await?;
-            log_all(&mut checker);
-            self.checker = Some(checker);
-            return Ok(());
+        let steps = match piece {
+            Some(piece) => checker.feed(&piece, &context).await,
+            None => checker.finish(&context).await,
         };
-        for line in piece.split_inclusive(|&byte| byte == b'\n') {
-            let line = checker.feed(line, &context).await;
-            self.checked(line).await?;
-            log_all(&mut checker);
+        for Step { text, log } in steps {
+            let of_message_id = text
+                .get(..11)
+                .is_some_and(|start| start.eq_ignore_ascii_case(b"message-id:"));
+            self.checked(text).await?;
+            for line in log {
+                tracing::info!(prog = "cleanup", "{line}");
+            }
+            // A message that is not to be has no more said of it, unless this very header was the reason.
+            self.told_message_id |= checker.is_final() && !of_message_id;
         }
         self.checker = Some(checker);
         Ok(())
@@ -398,11 +410,18 @@ impl Transaction {
             .decide(Stage::EndOfData, &mut self.walk, facts, &mut self.effects)
             .await?;
         let Some(mut spooling) = self.spooling.take() else {
-            return Err(Refused::ByPolicy(policy::reply::queue_file_write_error().into()));
+            return Err(Refused::ByPolicy(
+                policy::reply::queue_file_write_error().into(),
+            ));
         };
         let id = spooling.id();
         if let Some(checker) = self.checker.take() {
-            self.take_findings(checker.into_findings())?;
+            let findings = checker.into_findings();
+            let drops = findings.discard.is_some();
+            self.take_findings(findings)?;
+            if drops {
+                return Ok(Ending::Dropped(id));
+            }
         }
         if let Some(header) = &self.header {
             // Postfix counts the header that we have put in front, too.
@@ -413,7 +432,7 @@ impl Transaction {
         if guard.looks_into_messages() && self.effects.discard.is_none() {
             match Box::pin(self.ask_milters(client, spooling, guard)).await? {
                 Some(changed) => spooling = changed,
-                None => return Ok(Ending::Discarded(id)),
+                None => return Ok(Ending::Dropped(id)),
             }
         }
         let envelope = match self.envelope(client).await {
@@ -459,8 +478,11 @@ impl Transaction {
             id: Some(&id),
             sender: Some(&self.mail.address),
             recipient: recipient.as_deref(),
+            held: self.effects.hold.is_some(),
         };
-        let shown = guard.message(client, message, self.prepended, standing).await;
+        let shown = guard
+            .message(client, message, self.prepended, standing)
+            .await;
         let shown = shown.map_err(|problem| {
             tracing::warn!(prog = "cleanup", "{id}: {problem}");
             policy::reply::queue_file_write_error()
@@ -729,12 +751,6 @@ impl Transaction {
     }
 }
 
-fn log_all(checker: &mut Checker) {
-    for line in checker.take_log() {
-        tracing::info!(prog = "cleanup", "{line}");
-    }
-}
-
 /// An address as milters write it, without brackets and quotes.
 fn internal(address: &str) -> String {
     let address = address.trim();
@@ -775,7 +791,10 @@ fn apply_sender_parameters(envelope: &mut Envelope, parameters: &str) {
             Some((name, value)) if name.eq_ignore_ascii_case("ENVID") => {
                 envelope.envid = Some(value.to_owned());
             }
-            Some((name, _)) if ["SIZE", "BODY"].iter().any(|known| name.eq_ignore_ascii_case(known)) => {}
+            Some((name, _))
+                if ["SIZE", "BODY"]
+                    .iter()
+                    .any(|known| name.eq_ignore_ascii_case(known)) => {}
             _ => tracing::warn!(
                 prog = "cleanup",
                 "milter: ignoring unsupported ESMTP parameter \"{}\"",

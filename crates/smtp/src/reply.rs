@@ -156,8 +156,7 @@ const fn fixed_plain(code: u16, text: &'static str) -> Reply {
 /// A milter wants the connection closed.
 pub const MILTER_SHUTDOWN: Reply = fixed(421, 4, 7, 0, "Server closing connection");
 /// A milter's answer cannot be passed on.
-pub const MILTER_UNAVAILABLE: Reply =
-    fixed(451, 4, 7, 1, "Service unavailable - try again later");
+pub const MILTER_UNAVAILABLE: Reply = fixed(451, 4, 7, 1, "Service unavailable - try again later");
 /// RSET, NOOP, and the end of a message whose receiver gave no text of his own.
 pub const OK: Reply = fixed(250, 2, 0, 0, "Ok");
 /// MAIL.
@@ -325,6 +324,11 @@ pub fn shutting_down(hostname: &str) -> Reply {
 /// A milter refuses the client when it connects.
 pub fn milter_refuses_client(hostname: &str) -> Reply {
     Reply::plain(554, format!("{hostname} ESMTP not accepting connections"))
+}
+
+/// EHLO of a client that a milter refuses.
+pub fn bare_ehlo(hostname: &str) -> Reply {
+    Reply::plain(250, format!("{hostname}\nENHANCEDSTATUSCODES"))
 }
 
 /// A milter wants the connection closed when the client connects.

@@ -38,7 +38,8 @@ impl Action {
             "IGNORE" => Action::Ignore,
             "INFO" => Action::Info(owned()),
             "WARN" => Action::Warn(owned()),
-            "DUNNO" => Action::Dunno,
+            // OK says nothing here either, and Postfix does not complain of it.
+            "DUNNO" | "OK" => Action::Dunno,
             "FILTER" if text.is_empty() => {
                 return Err("missing FILTER command argument in % map".to_owned());
             }
@@ -169,7 +170,8 @@ mod tests {
                     "bad BCC address \"nobody\" in % map -- need user@domain",
                 )),
             ),
-            ("OK", Err(text("unknown command in % map: OK"))),
+            ("OK", Ok(Action::Dunno)),
+            ("MAYBE", Err(text("unknown command in % map: MAYBE"))),
         ] {
             assert_eq!(Action::parse(value, true), expected, "{value}");
         }

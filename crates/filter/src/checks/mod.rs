@@ -178,8 +178,17 @@ pub struct Checker {
     findings: Findings,
     /// Nothing is looked for any more.
     off: bool,
-    /// Lines for the log.
+    /// Lines for the log about the text that is being put together.
     log: Vec<String>,
+    /// Texts before it, of which the log is to say something.
+    steps: Vec<Step>,
+}
+
+/// Text to be stored, and what the log says of its end.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    pub text: Bytes,
+    pub log: Vec<String>,
 }
 
 impl Checker {
@@ -194,6 +203,7 @@ impl Checker {
             findings: Findings::default(),
             off: false,
             log: Vec::new(),
+            steps: Vec::new(),
         }
     }
 
@@ -202,16 +212,17 @@ impl Checker {
         std::mem::take(&mut self.log)
     }
 
-    pub fn findings(&self) -> &Findings {
-        &self.findings
+    /// The message is refused, or thrown away.
+    pub fn is_final(&self) -> bool {
+        self.findings.reject.is_some() || self.findings.discard.is_some()
     }
 
     pub fn into_findings(self) -> Findings {
         self.findings
     }
 
-    /// Takes the next piece, which ends anywhere; gives back what is to be stored.
-    pub async fn feed(&mut self, piece: &[u8], context: &Context<'_>) -> Bytes {
+    /// Takes the next piece, which ends anywhere; gives back what is to be stored, and to be logged, in order.
+    pub async fn feed(&mut self, piece: &[u8], context: &Context<'_>) -> Vec<Step> {
         let mut out = Vec::with_capacity(piece.len() + 256);
         for line in piece.split_inclusive(|&byte| byte == b'\n') {
             self.partial.extend_from_slice(line);
@@ -227,11 +238,18 @@ impl Checker {
                 self.long_line(context, &mut out).await;
             }
         }
-        Bytes::from(out)
+        self.end_step(out)
+    }
+
+    fn end_step(&mut self, out: Vec<u8>) -> Vec<Step> {
+        let text = Bytes::from(out);
+        let log = self.take_log();
+        self.steps.push(Step { text, log });
+        std::mem::take(&mut self.steps)
     }
 
     /// The message is complete.
-    pub async fn finish(&mut self, context: &Context<'_>) -> Bytes {
+    pub async fn finish(&mut self, context: &Context<'_>) -> Vec<Step> {
         let mut out = Vec::new();
         let last = std::mem::take(&mut self.partial);
         if !last.is_empty() {
@@ -239,7 +257,7 @@ impl Checker {
         }
         let pieces = self.divider.finish();
         self.pieces(pieces, context, &mut out).await;
-        Bytes::from(out)
+        self.end_step(out)
     }
 
     /// A header that comes from elsewhere: as it is to be, or `None`.
@@ -310,6 +328,7 @@ impl Checker {
 
     async fn pieces(&mut self, pieces: Vec<Piece>, context: &Context<'_>, out: &mut Vec<u8>) {
         for piece in pieces {
+            let is_header = matches!(piece, Piece::Header(..));
             let text = match piece {
                 Piece::Header(owner, header) => {
                     self.body = 0;
@@ -320,6 +339,11 @@ impl Checker {
             if let Some(text) = text {
                 out.extend_from_slice(&text);
                 out.push(b'\n');
+            }
+            if is_header && !self.log.is_empty() {
+                let text = Bytes::from(std::mem::take(out));
+                let log = self.take_log();
+                self.steps.push(Step { text, log });
             }
         }
     }
@@ -465,9 +489,13 @@ mod tests {
         let mut checker = Checker::new(Arc::clone(lists));
         let mut out = Vec::new();
         for piece in text.chunks(size) {
-            out.extend_from_slice(&checker.feed(piece, &CONTEXT).await);
+            for step in checker.feed(piece, &CONTEXT).await {
+                out.extend_from_slice(&step.text);
+            }
         }
-        out.extend_from_slice(&checker.finish(&CONTEXT).await);
+        for step in checker.finish(&CONTEXT).await {
+            out.extend_from_slice(&step.text);
+        }
         (out, checker.into_findings())
     }
 

@@ -55,6 +55,8 @@ pub(super) struct Connection {
     /// A message has begun that the milter has not heard the end of.
     in_message: bool,
     skip_body: bool,
+    /// The content is being shown: the log calls us cleanup then.
+    in_content: bool,
 }
 
 impl Connection {
@@ -69,6 +71,14 @@ impl Connection {
             macros: BTreeMap::new(),
             in_message: false,
             skip_body: false,
+            in_content: false,
+        }
+    }
+
+    fn warn(&self, problem: &str) {
+        match self.in_content {
+            true => tracing::warn!(prog = "cleanup", "{problem}"),
+            false => tracing::warn!(prog = "smtpd", "{problem}"),
         }
     }
 
@@ -143,7 +153,7 @@ impl Connection {
 
     /// Logs what is wrong with the milter, and gives it up.
     fn complain(&mut self, problem: &str) {
-        tracing::warn!(prog = "smtpd", "milter {}: {problem}", self.spec.name);
+        self.warn(&format!("milter {}: {problem}", self.spec.name));
         self.fail();
     }
 
@@ -222,6 +232,7 @@ impl Connection {
         if self.steps & event.skip != 0 {
             return self.default.clone();
         }
+        self.in_content = event.of_content;
         packet::write(&mut self.out, event.letter, data);
         let limit = match event.of_content {
             true => self.spec.content_timeout,
@@ -354,47 +365,30 @@ impl Connection {
         let written = tokio::time::timeout(limit, stream.write_all(&out)).await;
         let written = written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         written.map_err(|error| {
-            let error = plain(&error);
-            tracing::warn!(
-                prog = "smtpd",
-                "milter {}: error writing command: {error}",
-                self.spec.name
-            );
+            let problem = format!("error writing command: {}", plain(&error));
+            self.warn(&format!("milter {}: {problem}", self.spec.name));
         })
     }
 
     /// Sends what is to be sent, and reads one reply.
     async fn receive(&mut self, after: &str, limit: Duration) -> Result<(u8, Vec<u8>), ()> {
         self.flush(limit).await?;
-        let name = &self.spec.name;
         let Some(stream) = &mut self.stream else {
             return Err(());
         };
-        match tokio::time::timeout(limit, read_packet(stream)).await {
-            Ok(Ok(packet)) => Ok(packet),
-            Ok(Err(Unreadable::Length(length))) => {
-                tracing::warn!(
-                    prog = "smtpd",
-                    "milter {name}: unreasonable packet length: {length} > {LONGEST}"
-                );
-                Err(())
-            }
-            Ok(Err(Unreadable::Io(error))) => {
-                let error = plain(&error);
-                tracing::warn!(
-                    prog = "smtpd",
-                    "milter {name}: can't read {after} reply packet header: {error}"
-                );
-                Err(())
-            }
-            Err(_) => {
-                tracing::warn!(
-                    prog = "smtpd",
-                    "milter {name}: can't read {after} reply packet header: Connection timed out"
-                );
-                Err(())
-            }
-        }
+        let read = tokio::time::timeout(limit, read_packet(stream)).await;
+        let read = read.unwrap_or_else(|_| Err(Unreadable::Io(io::ErrorKind::TimedOut.into())));
+        read.map_err(|problem| {
+            let problem = match problem {
+                Unreadable::Length(length) => {
+                    format!("unreasonable packet length: {length} > {LONGEST}")
+                }
+                Unreadable::Io(error) => {
+                    format!("can't read {after} reply packet header: {}", plain(&error))
+                }
+            };
+            self.warn(&format!("milter {}: {problem}", self.spec.name));
+        })
     }
 }
 
