@@ -156,6 +156,7 @@ impl Explainer {
         let facts = Facts {
             client_name: "unknown",
             client_address: client,
+            socket_address: client,
             helo: "explain.invalid",
             sender: Some(sender),
             recipient: Some(&recipient),
@@ -165,6 +166,7 @@ impl Explainer {
             has_logins: false,
             encrypted: false,
             certificate: None,
+            pipelined: false,
         };
         let decided = self
             .policy

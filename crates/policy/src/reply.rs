@@ -10,6 +10,9 @@ pub const CLIENT: &str = "Client host";
 pub const HELO: &str = "Helo command";
 pub const CERTIFICATE: &str = "Client certificate";
 pub const LOGIN: &str = "SASL login name";
+pub const DATA: &str = "Data command";
+pub const END_OF_DATA: &str = "End-of-data";
+pub const ETRN: &str = "Etrn command";
 
 fn coded(code: u16, subject: u16, detail: u16, text: String) -> Reply {
     Reply::new(
@@ -179,14 +182,32 @@ pub fn multi_recipient_bounce(code: u16, value: &str, what: &str) -> Reply {
     )
 }
 
-/// DEFER_IF_PERMIT of an access table.
-pub fn access_deferred(code: u16, value: &str, what: &str, text: &str) -> Reply {
-    let text = if text.is_empty() {
-        "Service unavailable"
-    } else {
-        text
-    };
-    access_denied(code, None, value, what, text)
+/// `defer_if_reject`, when something refuses for good.
+pub fn defer_if_reject(value: &str, what: &str) -> Reply {
+    coded(
+        450,
+        7,
+        0,
+        format!("<{value}>: {what} rejected: defer_if_reject requested"),
+    )
+}
+
+/// `reject_unauth_pipelining`.
+pub fn improper_pipelining(value: &str, what: &str) -> Reply {
+    coded(
+        503,
+        5,
+        0,
+        format!("<{value}>: {what} rejected: Improper use of SMTP command pipelining"),
+    )
+}
+
+/// `soft_bounce`: whatever is refused for good may be tried again.
+pub fn soften(reply: &mut Reply) {
+    if reply.code >= 500 {
+        reply.code -= 100;
+        reply.enhanced = reply.enhanced.map(|code| code.with_class_of(reply.code));
+    }
 }
 
 /// An access table failed.
@@ -207,8 +228,8 @@ pub fn access_denied(
     what: &str,
     text: &str,
 ) -> Reply {
-    let class = (code / 100) as u8;
-    let enhanced = enhanced.unwrap_or(EnhancedCode::new(class, 7, 1));
+    let enhanced = enhanced.unwrap_or(EnhancedCode::new(5, 7, 1));
+    let enhanced = enhanced.with_class_of(code);
     let text = if text.is_empty() {
         "Access denied"
     } else {

@@ -10,6 +10,8 @@ pub(crate) enum Subject {
     Helo,
     Sender,
     Recipient,
+    /// The domain of ETRN.
+    Etrn,
     /// The name that AUTH was done with.
     Login,
     /// The client's certificate.
@@ -54,10 +56,27 @@ pub(crate) enum Restriction {
     CheckAccess(Subject, TableList),
     /// A name from `smtpd_restriction_classes`, with its list.
     Class(Vec<Restriction>),
-    /// `defer_if_reject`, which changes refusals that are not ours.
-    NeverMatches,
+    DeferIfReject,
+    RejectUnauthPipelining,
+    /// `sleep`, in seconds.
+    Sleep(u64),
     /// Known to Postfix, not to us.
     Unsupported(String),
+}
+
+impl Restriction {
+    /// Its name, where it may permit: for `smtpd_log_access_permit_actions`.
+    pub fn permit_name(&self) -> &'static str {
+        match self {
+            Restriction::PermitMynetworks => "permit_mynetworks",
+            Restriction::PermitInetInterfaces => "permit_inet_interfaces",
+            Restriction::PermitAuthDestination => "permit_auth_destination",
+            Restriction::PermitSaslAuthenticated => "permit_sasl_authenticated",
+            Restriction::PermitKnownCertificate => "permit_tls_clientcerts",
+            Restriction::PermitTrustedCertificate => "permit_tls_all_clientcerts",
+            _ => "permit",
+        }
+    }
 }
 
 /// What reading restrictions needs.
@@ -92,6 +111,13 @@ impl Reader<'_> {
             let restriction = if let Some(subject) = access_subject(&name) {
                 let table = argument("a table, as in \"check_client_access hash:/etc/postfix/x\"")?;
                 Restriction::CheckAccess(subject, self.tables.open_list_lenient(table))
+            } else if name == "sleep" {
+                let seconds = argument("a number of seconds")?;
+                let Ok(seconds) = seconds.parse() else {
+                    let problem = format!("bad sleep time: {seconds}");
+                    return Err(self.mistake(parameter, word, problem));
+                };
+                Restriction::Sleep(seconds)
             } else if TAKES_ARGUMENT.contains(&name.as_str()) {
                 argument("an argument")?;
                 Restriction::Unsupported(name)
@@ -162,7 +188,8 @@ pub(crate) fn plain(name: &str) -> Option<Restriction> {
         "permit_tls_clientcerts" => Restriction::PermitKnownCertificate,
         "permit_tls_all_clientcerts" => Restriction::PermitTrustedCertificate,
         "reject_plaintext_session" => Restriction::RejectPlaintextSession,
-        "defer_if_reject" => Restriction::NeverMatches,
+        "defer_if_reject" => Restriction::DeferIfReject,
+        "reject_unauth_pipelining" => Restriction::RejectUnauthPipelining,
         name => return login_mismatch(name).map(Restriction::RejectLoginMismatch),
     })
 }
@@ -188,6 +215,7 @@ fn access_subject(name: &str) -> Option<Subject> {
         "check_helo_access" => Subject::Helo,
         "check_sender_access" => Subject::Sender,
         "check_recipient_access" => Subject::Recipient,
+        "check_etrn_access" => Subject::Etrn,
         "check_sasl_access" => Subject::Login,
         "check_ccert_access" => Subject::Certificate,
         _ => return None,
@@ -199,6 +227,7 @@ fn stage_subject(parameter: &str) -> Subject {
         "smtpd_client_restrictions" => Subject::Client,
         "smtpd_helo_restrictions" => Subject::Helo,
         "smtpd_sender_restrictions" => Subject::Sender,
+        "smtpd_etrn_restrictions" => Subject::Etrn,
         _ => Subject::Recipient,
     }
 }
@@ -206,7 +235,6 @@ fn stage_subject(parameter: &str) -> Subject {
 /// Restrictions with an argument that Postroom does not apply yet.
 const TAKES_ARGUMENT: &[&str] = &[
     "check_policy_service",
-    "check_etrn_access",
     "check_reverse_client_hostname_access",
     "check_client_a_access",
     "check_client_mx_access",
@@ -231,7 +259,6 @@ const TAKES_ARGUMENT: &[&str] = &[
     "reject_rhsbl_helo",
     "reject_rhsbl_sender",
     "reject_rhsbl_recipient",
-    "sleep",
 ];
 
 /// Restrictions without argument that Postroom does not apply yet.
@@ -247,7 +274,6 @@ const UNSUPPORTED: &[&str] = &[
     "reject_unknown_address",
     "reject_unverified_sender",
     "reject_unverified_recipient",
-    "reject_unauth_pipelining",
     "permit_mx_backup",
     "permit_naked_ip_address",
 ];

@@ -13,3 +13,11 @@ fn access_actions_are_postfixs() {
     }
     Suite::read("access").compare();
 }
+
+#[test]
+fn xclient_and_xforward_are_postfixs() {
+    if !testkit::peers() {
+        return;
+    }
+    Suite::read("xclient").compare();
+}

@@ -15,7 +15,7 @@ use filter::CheckLists;
 use policy::Policy;
 use queue::ScheduleSettings;
 use route::Router;
-use smtp::server::{BareNewline, Keyword, Settings as SmtpSettings};
+use smtp::server::{BareNewline, Keyword, NameStatus, Peer, Settings as SmtpSettings};
 use tables::{CidrList, MatchList, TableError, Tables};
 use tokio::sync::Semaphore;
 
@@ -93,6 +93,12 @@ pub(crate) struct Incoming {
     pub enable_original_recipient: bool,
     pub map_addresses: bool,
     pub limits: Limits,
+    /// `content_filter`; empty without.
+    pub content_filter: String,
+    /// `smtpd_authorized_xclient_hosts`.
+    pub xclient_hosts: HostList,
+    /// `smtpd_authorized_xforward_hosts`.
+    pub xforward_hosts: HostList,
     pub peername_lookup: bool,
     /// `smtpd_client_port_logging`.
     pub port_logging: bool,
@@ -104,6 +110,37 @@ pub(crate) struct Incoming {
     pub add_missing_headers: bool,
     /// Headers to leave out (`message_drop_headers`), in lower case.
     pub drop_headers: Vec<String>,
+}
+
+/// Hosts by name or address, as namadr_list(3).
+pub(crate) struct HostList {
+    names: MatchList,
+    addresses: CidrList,
+}
+
+impl HostList {
+    fn new(config: &Config, tables: &Tables, parameter: &str) -> Result<HostList, ConfigError> {
+        let list = config.string(parameter)?;
+        let parents = config.list("parent_domain_matches_subdomains")?;
+        let with_parents = parents.iter().any(|name| name == parameter);
+        Ok(HostList {
+            names: tables.match_list(&list, with_parents),
+            addresses: tables.network_list(&list),
+        })
+    }
+
+    /// Whether the client is one of them; a table that fails takes nobody in.
+    pub async fn has(&self, client: &Peer) -> bool {
+        let by_address = !client.address.is_unspecified()
+            && self
+                .addresses
+                .matches(client.address)
+                .await
+                .unwrap_or(false);
+        by_address
+            || (client.name_status == NameStatus::Known
+                && self.names.matches(&client.name).await.unwrap_or(false))
+    }
 }
 
 /// Where the queue is, and how it is run.
@@ -449,6 +486,9 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
             .iter()
             .any(|option| option == "no_address_mappings"),
         limits: Limits::of(config, tables)?,
+        content_filter: config.string("content_filter")?,
+        xclient_hosts: HostList::new(config, tables, "smtpd_authorized_xclient_hosts")?,
+        xforward_hosts: HostList::new(config, tables, "smtpd_authorized_xforward_hosts")?,
         peername_lookup: config.bool("smtpd_peername_lookup")?,
         port_logging: config.bool("smtpd_client_port_logging")?,
         fast_flush_domains: tables.match_list(
@@ -492,6 +532,10 @@ fn smtp_settings(config: &Config) -> Result<SmtpSettings, ConfigError> {
         disable_vrfy_command: config.bool("disable_vrfy_command")?,
         smtputf8_enable: config.bool("smtputf8_enable")?,
         strict_smtputf8: config.bool("strict_smtputf8")?,
+        ipv6: config
+            .list("inet_protocols")?
+            .iter()
+            .any(|name| name == "all" || name == "ipv6"),
         allow_min_user: config.bool("allow_min_user")?,
         resolve_null_domain: config.bool("resolve_null_domain")?,
         resolve_numeric_domain: config.bool("resolve_numeric_domain")?,

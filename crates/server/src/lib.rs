@@ -24,6 +24,7 @@
 //! Entry points: [`run`], [`table_server::run`].
 
 mod attempt;
+mod audit;
 mod control;
 mod generation;
 mod headers;

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use filter::{Change, Context, Draft, Findings, Macros, MilterSettings, Milters, Verdict};
-use policy::Effects;
+use policy::{Effects, Refusal};
 use queue::Incoming as Spooling;
 use route::{Router, Walk};
 use smtp::Reply;
-use smtp::server::{Answer, MailFrom, RcptTo};
+use smtp::server::{Answer, MailFrom, NameStatus, RcptTo};
 
 use crate::transaction::Client;
 
@@ -134,7 +134,7 @@ impl Guard {
         mail: &MailFrom,
         (router, walk): (&Router, &mut Walk),
         effects: &mut Effects,
-    ) -> Result<(), Reply> {
+    ) -> Result<(), Refusal> {
         self.recipient = None;
         let Some(mut milters) = self.milters.take() else {
             return Ok(());
@@ -148,7 +148,7 @@ impl Guard {
         let words = words_behind(&mail.raw, "FROM:");
         let verdict = Box::pin(milters.mail(&words, &facts)).await;
         self.milters = Some(milters);
-        self.judge(verdict, "MAIL", client, standing, effects)
+        Ok(self.judge(verdict, "MAIL", client, standing, effects)?)
     }
 
     /// RCPT; `refused`: what the policy has against it.
@@ -160,7 +160,7 @@ impl Guard {
         standing: Standing<'_>,
         (router, walk): (&Router, &mut Walk),
         effects: &mut Effects,
-    ) -> Result<(), Reply> {
+    ) -> Result<(), Refusal> {
         if effects.discard.is_some() {
             return Ok(());
         }
@@ -189,7 +189,7 @@ impl Guard {
             recipient: Some(&rcpt.address),
             ..standing
         };
-        self.judge(verdict, "RCPT", client, standing, effects)
+        Ok(self.judge(verdict, "RCPT", client, standing, effects)?)
     }
 
     /// DATA that the policy lets pass.
@@ -198,7 +198,7 @@ impl Guard {
         client: &Client<'_>,
         standing: Standing<'_>,
         effects: &mut Effects,
-    ) -> Result<(), Reply> {
+    ) -> Result<(), Refusal> {
         if effects.discard.is_some() {
             return Ok(());
         }
@@ -208,7 +208,7 @@ impl Guard {
         let facts = self.facts(&milters, client, standing);
         let verdict = Box::pin(milters.data(&facts)).await;
         self.milters = Some(milters);
-        self.judge(verdict, "DATA", client, standing, effects)
+        Ok(self.judge(verdict, "DATA", client, standing, effects)?)
     }
 
     /// A command that is none.
@@ -239,6 +239,11 @@ impl Guard {
             Verdict::Shutdown => Some(smtp::reply::MILTER_SHUTDOWN),
             Verdict::Hold | Verdict::Discard => None,
         }
+    }
+
+    /// Our own end of the connection.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// Whether the content of messages is to be shown.
@@ -425,7 +430,17 @@ impl Macros for Facts<'_> {
         let certificate = encryption.and_then(|encryption| encryption.certificate.as_ref());
         match name {
             "j" => Some(self.guard.hostname.clone()),
-            "_" => Some(format!("{} [{}]", peer.name, peer.address)),
+            "_" => {
+                let forged = match peer.name.eq_ignore_ascii_case(&peer.reverse_name) {
+                    true => "",
+                    false => " (may be forged)",
+                };
+                Some(format!(
+                    "{} [{}]{forged}",
+                    peer.reverse_name,
+                    peer.shown_address()
+                ))
+            }
             "v" => Some(self.version.clone()),
             "i" => self.id.map(str::to_owned),
             "daemon_name" => Some(self.daemon_name.clone()),
@@ -434,13 +449,19 @@ impl Macros for Facts<'_> {
                 .local
                 .map(|at| at.ip().to_canonical().to_string()),
             "daemon_port" => self.guard.local.map(|at| at.port().to_string()),
-            "client_addr" => Some(peer.address.to_string()),
-            "client_name" | "client_ptr" => Some(peer.name.clone()),
+            "client_addr" => Some(peer.shown_address()),
+            "client_name" => Some(peer.name.clone()),
+            "client_ptr" => Some(peer.reverse_name.clone()),
             "client_port" => Some(peer.port.to_string()),
-            "client_resolve" => {
-                let found = peer.name != "unknown";
-                Some(if found { "OK" } else { "FAIL" }.to_owned())
-            }
+            "client_resolve" => Some(
+                match peer.name_status {
+                    NameStatus::Known => "OK",
+                    NameStatus::None => "FAIL",
+                    NameStatus::NotNow => "TEMP",
+                    NameStatus::Forged => "FORGED",
+                }
+                .to_owned(),
+            ),
             "tls_version" => encryption.map(|encryption| encryption.version().to_owned()),
             "cipher" => encryption.map(|encryption| encryption.cipher_name().to_owned()),
             "cipher_bits" => encryption.map(|encryption| encryption.cipher_bits().to_owned()),

@@ -11,10 +11,11 @@ use policy::{Effects, Refusal, Stage};
 use queue::Spool;
 use route::Walk;
 use smtp::Reply;
-use smtp::server::{Answer, Counted, Helo, Peer, Question, Session, Step};
+use smtp::server::{Answer, Counted, Helo, Peer, Privileges, Question, Session, Step};
 use tokio::net::TcpStream;
 
 use crate::Shutdown;
+use crate::audit::Place;
 use crate::generation::{Current, Smtpd};
 use crate::milter::{Guard, Standing};
 use crate::peer_name::Names;
@@ -23,7 +24,7 @@ use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
 use crate::tls::Established;
-use crate::transaction::{Client, Ending, Refused, Transaction};
+use crate::transaction::{Client, Ending, Transaction};
 
 /// What all sessions share.
 pub(crate) struct Shared {
@@ -59,16 +60,19 @@ pub(crate) async fn serve(
         false => "unknown".to_owned(),
     };
     let peer = Peer {
-        name,
-        address: ip,
-        port: address.port(),
         show_port: smtpd.incoming.port_logging,
+        ..Peer::new(name, ip, address.port())
     };
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
+    let privileges = Privileges {
+        xclient: smtpd.incoming.xclient_hosts.has(&peer).await,
+        xforward: smtpd.incoming.xforward_hosts.has(&peer).await,
+    };
     let hostname = &smtpd.incoming.myhostname;
     let local = stream.local_addr().ok();
     let guard = Guard::new(smtpd.milters.as_ref(), hostname, ip, local).await;
-    let session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
+    let mut session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
+    session.change_privileges(|_| privileges);
     let mut connection = Connection {
         stream: Stream::Clear(stream),
         session,
@@ -76,6 +80,7 @@ pub(crate) async fn serve(
         exchange: None,
         login: None,
         transaction: None,
+        deferrals: [None, None],
         guard,
         smtpd,
         visit,
@@ -97,6 +102,8 @@ pub(crate) struct Connection {
     pub stream: Stream,
     pub session: Session,
     transaction: Option<Transaction>,
+    /// `defer_if_permit` at connecting and at HELO, where they are not delayed: it counts for every recipient.
+    deferrals: [Option<Reply>; 2],
     /// The service's milters.
     guard: Guard,
     pub smtpd: Arc<Smtpd>,
@@ -128,7 +135,7 @@ impl Connection {
                         let done = transaction.content(piece, &self.client()).await;
                         self.transaction = Some(transaction);
                         if let Err(refusal) = done {
-                            self.log_reject("DATA", None, None, &refusal);
+                            self.place().log_reject(&self.client(), &refusal);
                             self.session.refuse_content(refusal.reply);
                         }
                     }
@@ -185,14 +192,16 @@ impl Connection {
     }
 
     async fn answer(&mut self, question: Question) -> Answer {
-        let result = match question {
+        match question {
             Question::Connect => match self.one_too_many().await {
-                Some(reply) => return Answer::Disconnect(reply),
-                None => match self.connect().await {
-                    Ok(()) => return self.milters_on_connect().await,
-                    refused => refused,
-                },
+                Some(reply) => Answer::Disconnect(reply),
+                None => self.greet().await,
             },
+            Question::Xclient { login } => {
+                self.become_another(login).await;
+                self.greet().await
+            }
+            Question::Count(command) => self.count(command).await,
             Question::Helo(helo) => {
                 if helo.extended {
                     self.offer_mechanisms().await;
@@ -201,87 +210,125 @@ impl Connection {
                     helo: &helo.name,
                     ..self.client()
                 };
-                let mut walk = Walk::new(Instant::now());
-                let facts = client.facts();
-                let decided = self
-                    .smtpd
-                    .policy
-                    .decide(Stage::Helo, &mut walk, facts, &mut Effects::default())
-                    .await;
-                if decided.is_ok() {
-                    return self.milters_on_helo(&helo).await;
+                match self.decide_early(Stage::Helo, &client).await {
+                    Ok(deferral) => self.deferrals[1] = deferral,
+                    Err(refusal) => return Answer::Reply(refusal.reply),
                 }
-                decided.map_err(|refusal| ("HELO", refusal))
+                self.milters_on_helo(&helo).await
             }
-            Question::Mail(mail) => {
-                let smtpd = Arc::clone(&self.smtpd);
-                let mut guard = std::mem::take(&mut self.guard);
-                let client = self.client();
-                let spool = &self.shared.spool;
-                let begun =
-                    Transaction::begin(smtpd, &client, mail.clone(), spool, &mut guard).await;
-                self.guard = guard;
-                match begun {
-                    Ok(transaction) => {
-                        self.transaction = Some(transaction);
-                        Ok(())
-                    }
-                    Err(refusal) => {
-                        self.guard.abort().await;
-                        return self.refuse("MAIL", Some(&mail.address), None, refusal);
-                    }
-                }
+            Question::Mail(mail) => self.mail(mail).await,
+            Question::Auth(_) | Question::Vrfy(_) | Question::Etrn(_)
+                if self.guard.other().is_some() =>
+            {
+                self.guard.other().map_or(Answer::Continue, Answer::Reply)
             }
-            Question::Count(command) => return self.count(command).await,
-            Question::Auth(auth) => match self.guard.other() {
-                Some(refusal) => return Answer::Reply(refusal),
-                None => return self.authenticate(auth).await,
-            },
-            Question::AuthResponse(response) => {
-                return self.continue_authentication(response).await;
-            }
+            Question::Unknown(command) => self.unknown(&command).await,
+            Question::Auth(auth) => self.authenticate(auth).await,
+            Question::AuthResponse(response) => self.continue_authentication(response).await,
             Question::AuthAborted => {
                 self.give_up_authentication();
-                Ok(())
+                Answer::Continue
             }
-            Question::Rcpt(rcpt) => return self.recipient(rcpt).await,
+            Question::Rcpt(rcpt) => self.recipient(rcpt).await,
             Question::Data => match self.transaction.take() {
                 Some(mut transaction) => {
                     let mut guard = std::mem::take(&mut self.guard);
                     let done = transaction.data(&self.client(), &mut guard).await;
                     self.guard = guard;
-                    let sender = transaction.mail.address.clone();
                     self.transaction = Some(transaction);
-                    match done {
-                        Ok(()) => Ok(()),
-                        Err(refusal) => return self.refuse("DATA", Some(&sender), None, refusal),
-                    }
+                    answer(done)
                 }
-                None => return Answer::Reply(smtp::reply::NEED_RCPT),
+                None => Answer::Reply(smtp::reply::NEED_RCPT),
             },
-            Question::EndOfData { .. } => return self.end_of_data().await,
+            Question::EndOfData { .. } => self.end_of_data().await,
             Question::Abort => {
                 self.transaction = None;
                 self.guard.abort().await;
-                Ok(())
+                Answer::Continue
             }
-            Question::Unknown(command) => return self.unknown(&command).await,
-            Question::Vrfy(_) | Question::Etrn(_) if self.guard.other().is_some() => {
-                return self.guard.other().map_or(Answer::Continue, Answer::Reply);
+            Question::Vrfy(address) => self.verify(&address).await,
+            Question::Etrn(domain) => self.flush(&domain).await,
+        }
+    }
+
+    /// The restrictions that need no transaction; the deferral that they leave for RCPT.
+    async fn decide_early(
+        &self,
+        stage: Stage,
+        client: &Client<'_>,
+    ) -> Result<Option<Reply>, Refusal> {
+        let mut effects = Effects::default();
+        let mut walk = Walk::new(Instant::now());
+        let policy = &self.smtpd.policy;
+        let decided = policy
+            .decide(stage, &mut walk, client.facts(), &mut effects)
+            .await;
+        self.place().log_events(client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            self.place().log_reject(client, refusal);
+        }
+        decided.map(|()| effects.defer_if_permit)
+    }
+
+    async fn greet(&mut self) -> Answer {
+        match self.decide_early(Stage::Client, &self.client()).await {
+            Ok(deferral) => {
+                self.deferrals = [deferral, None];
+                self.milters_on_connect().await
             }
-            Question::Vrfy(address) => return self.verify(&address).await,
-            Question::Etrn(domain) => return self.flush(&domain).await,
+            Err(refusal) => Answer::Reply(refusal.reply),
+        }
+    }
+
+    /// XCLIENT: what belonged to the client before is forgotten.
+    async fn become_another(&mut self, login: Option<String>) {
+        self.guard.quit().await;
+        let hostname = &self.smtpd.incoming.myhostname;
+        let peer = self.session.peer();
+        let milters = self.smtpd.milters.as_ref();
+        self.guard = Guard::new(milters, hostname, peer.address, self.guard.local()).await;
+        let xclient = self.smtpd.incoming.xclient_hosts.has(peer).await;
+        let settings = self.smtpd.settings_for(peer.address).await;
+        self.session
+            .change_privileges(|now| Privileges { xclient, ..now });
+        self.session.set_settings(settings);
+        let login = login.filter(|_| self.smtpd.sasl.is_some());
+        self.login = login.map(|user| Login {
+            mechanism: "XCLIENT".to_owned(),
+            user,
+        });
+    }
+
+    async fn mail(&mut self, mail: smtp::server::MailFrom) -> Answer {
+        let smtpd = Arc::clone(&self.smtpd);
+        let [at_connect, at_helo] = self.deferrals.clone();
+        let effects = Effects {
+            defer_if_permit: at_connect.or(at_helo),
+            ..Effects::default()
         };
-        match result {
-            Ok(()) => Answer::Continue,
-            Err((command, refusal)) => {
-                let sender = self
-                    .transaction
-                    .as_ref()
-                    .map(|open| open.mail.address.clone());
-                self.log_reject(command, sender.as_deref(), None, &refusal);
-                Answer::Reply(refusal.reply)
+        let forwarded = self.session.forwarded().cloned();
+        let mut guard = std::mem::take(&mut self.guard);
+        let client = self.client();
+        let spool = &self.shared.spool;
+        let begun = Transaction::begin(smtpd, &client, mail, effects, spool, &mut guard).await;
+        if begun.is_err() {
+            guard.abort().await;
+        }
+        self.guard = guard;
+        match begun {
+            Ok(mut transaction) => {
+                transaction.forwarded = forwarded;
+                self.transaction = Some(transaction);
+                Answer::Continue
             }
+            Err(refusal) => Answer::Reply(refusal.reply),
+        }
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            command: self.session.place(),
+            ..Place::default()
         }
     }
 
@@ -298,18 +345,6 @@ impl Connection {
         let limits = &self.smtpd.incoming.limits;
         let refused = self.visit.command(command, limits, self.session.peer());
         refused.await.map_or(Answer::Continue, Answer::Reply)
-    }
-
-    async fn connect(&mut self) -> Result<(), (&'static str, Refusal)> {
-        let mut walk = Walk::new(Instant::now());
-        let client = self.client();
-        let facts = client.facts();
-        let decided = self
-            .smtpd
-            .policy
-            .decide(Stage::Client, &mut walk, facts, &mut Effects::default())
-            .await;
-        decided.map_err(|refusal| ("CONNECT", refusal))
     }
 
     /// The milters hear of the client.
@@ -370,24 +405,30 @@ impl Connection {
             ..client.facts()
         };
         let mut walk = Walk::new(Instant::now());
+        let mut effects = Effects::default();
         let decided = self
             .smtpd
             .policy
-            .recipient(&mut walk, facts, &mut Effects::default())
+            .recipient(&mut walk, facts, &mut effects)
             .await;
-        match decided {
-            Ok(_) => Answer::Continue,
-            Err(refusal) => {
-                self.log_reject("VRFY", None, Some(address), &refusal);
-                Answer::Reply(refusal.reply)
-            }
+        let place = Place {
+            recipient: Some(address),
+            ..self.place()
+        };
+        place.log_events(&client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            place.log_reject(&client, refusal);
         }
+        answer(decided)
     }
 
     /// ETRN (RFC 1985): tries what waits for a domain of `fast_flush_domains`.
     async fn flush(&self, domain: &str) -> Answer {
         if !mail::host::is_valid_domain(domain) {
             return Answer::Reply(smtp::reply::ETRN_BAD_DOMAIN);
+        }
+        if let Err(refusal) = self.may_flush(domain).await {
+            return Answer::Reply(refusal.reply);
         }
         match self.smtpd.incoming.fast_flush_domains.matches(domain).await {
             Ok(true) => {
@@ -406,29 +447,39 @@ impl Connection {
         }
     }
 
+    /// `smtpd_etrn_restrictions`.
+    async fn may_flush(&self, domain: &str) -> Result<(), Refusal> {
+        let client = self.client();
+        let mut effects = Effects::default();
+        let mut walk = Walk::new(Instant::now());
+        let policy = &self.smtpd.policy;
+        let decided = policy
+            .etrn(domain, &mut walk, client.facts(), &mut effects)
+            .await;
+        self.place().log_events(&client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            self.place().log_reject(&client, refusal);
+        }
+        decided
+    }
+
     async fn recipient(&mut self, rcpt: smtp::server::RcptTo) -> Answer {
         let Some(mut transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_MAIL);
         };
-        let address = rcpt.address.clone();
         let mut guard = std::mem::take(&mut self.guard);
         let decided = transaction
             .recipient(&self.client(), rcpt, &self.shared.spool, &mut guard)
             .await;
         self.guard = guard;
-        let sender = transaction.mail.address.clone();
         self.transaction = Some(transaction);
-        match decided {
-            Ok(()) => Answer::Continue,
-            Err(refusal) => self.refuse("RCPT", Some(&sender), Some(&address), refusal),
-        }
+        answer(decided)
     }
 
     async fn end_of_data(&mut self) -> Answer {
         let Some(transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_RCPT);
         };
-        let sender = transaction.mail.address.clone();
         let mut guard = std::mem::take(&mut self.guard);
         let ended = transaction
             .end(&self.client(), &self.shared.spool, &mut guard)
@@ -441,30 +492,8 @@ impl Connection {
                 self.shared.scheduler.accept(*message);
                 Answer::Reply(policy::reply::queued(&id))
             }
-            Ok(Ending::Dropped(id)) => Answer::Reply(policy::reply::queued(&id.to_string())),
-            Ok(Ending::Discarded(id)) => {
-                tracing::info!(prog = "smtpd", "{id}: discard: message thrown away");
-                Answer::Reply(policy::reply::queued(&id.to_string()))
-            }
-            Err(refusal) => self.refuse("END-OF-MESSAGE", Some(&sender), None, refusal),
-        }
-    }
-
-    /// The answer to a command that is refused, logged unless it was.
-    fn refuse(
-        &self,
-        command: &str,
-        sender: Option<&str>,
-        recipient: Option<&str>,
-        refused: Refused,
-    ) -> Answer {
-        match refused {
-            Refused::ByPolicy(refusal) => {
-                self.log_reject(command, sender, recipient, &refusal);
-                Answer::Reply(refusal.reply)
-            }
-            Refused::Logged(reply) if reply.code == 421 => Answer::Disconnect(reply),
-            Refused::Logged(reply) => Answer::Reply(reply),
+            Ok(Ending::Discarded(id)) => Answer::Reply(policy::reply::queued(&id.to_string())),
+            Err(refusal) => Answer::Reply(refusal.reply),
         }
     }
 
@@ -476,39 +505,14 @@ impl Connection {
             encryption: self.encryption.as_ref(),
             login: self.login.as_ref(),
             has_logins: self.smtpd.sasl.is_some(),
+            has_more_input: self.session.has_more_input(),
         }
     }
+}
 
-    /// `NOQUEUE: reject: RCPT from …`, in the form that log readers parse.
-    fn log_reject(
-        &self,
-        command: &str,
-        sender: Option<&str>,
-        recipient: Option<&str>,
-        refusal: &Refusal,
-    ) {
-        let client = self.client();
-        let id = self.transaction.as_ref().and_then(Transaction::id);
-        let id = id.map_or("NOQUEUE".to_owned(), |id| id.to_string());
-        let Refusal { reply, detail } = refusal;
-        if let Some(detail) = detail {
-            tracing::warn!(prog = "smtpd", "{id}: {detail}");
-        }
-        let mut line = format!(
-            "{id}: reject: {command} from {}: {};",
-            client.peer.name_and_address(),
-            reply
-        );
-        if let Some(sender) = sender {
-            line.push_str(&format!(" from=<{sender}>"));
-        }
-        if let Some(recipient) = recipient {
-            line.push_str(&format!(" to=<{recipient}>"));
-        }
-        line.push_str(&format!(" proto={}", client.protocol));
-        if !client.helo.is_empty() {
-            line.push_str(&format!(" helo=<{}>", client.helo));
-        }
-        tracing::info!(prog = "smtpd", "{line}");
+fn answer<T>(decided: Result<T, Refusal>) -> Answer {
+    match decided {
+        Ok(_) => Answer::Continue,
+        Err(refusal) => Answer::Reply(refusal.reply),
     }
 }

@@ -14,8 +14,9 @@ use queue::{
 };
 use route::{ExpandError, Leaf, Walk};
 use smtp::Reply;
-use smtp::server::{MailFrom, Peer, RcptTo};
+use smtp::server::{Forwarded, MailFrom, Peer, RcptTo};
 
+use crate::audit::Place;
 use crate::generation::{Incoming as Settings, Smtpd};
 use crate::headers::{HeaderPass, Missing};
 use crate::milter::{Guard, Standing};
@@ -31,6 +32,8 @@ pub(crate) struct Client<'a> {
     pub login: Option<&'a Login>,
     /// AUTH is enabled.
     pub has_logins: bool,
+    /// More has come than the command that is being answered.
+    pub has_more_input: bool,
 }
 
 impl Client<'_> {
@@ -38,6 +41,7 @@ impl Client<'_> {
         Facts {
             client_name: &self.peer.name,
             client_address: self.peer.address,
+            socket_address: self.peer.socket_address,
             helo: self.helo,
             sender: None,
             recipient: None,
@@ -50,6 +54,8 @@ impl Client<'_> {
                 let certificate = encryption.certificate.as_ref();
                 certificate.map(|certificate| &certificate.facts)
             }),
+            // RFC 2920: only ESMTP has pipelining.
+            pipelined: self.has_more_input && self.protocol == "SMTP",
         }
     }
 
@@ -79,6 +85,8 @@ fn printable(text: &str) -> String {
 pub(crate) struct Transaction {
     smtpd: Arc<Smtpd>,
     pub mail: MailFrom,
+    /// XFORWARD.
+    pub forwarded: Option<Forwarded>,
     walk: Walk,
     effects: Effects,
     accepted: Vec<Accepted>,
@@ -87,30 +95,16 @@ pub(crate) struct Transaction {
     told_message_id: bool,
     /// Looks for the patterns of header_checks(5).
     checker: Option<Checker>,
+    /// What the log is to say of the content.
+    content_log: Vec<String>,
     /// Headers in front of our own `Received:`.
     prepended: usize,
     /// What milters want changed of the envelope.
     changes: Vec<Change>,
 }
 
-/// Why a command is refused.
-pub(crate) enum Refused {
-    ByPolicy(Refusal),
-    /// The log has it already.
-    Logged(Reply),
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Refused::ByPolicy(refusal)
-    }
-}
-
-impl From<Reply> for Refused {
-    fn from(reply: Reply) -> Self {
-        Refused::Logged(reply)
-    }
-}
+/// So many lines about the content wait until the restrictions of the end of the message have been heard.
+const MOST_LINES: usize = 100;
 
 /// A recipient that RCPT accepted.
 struct Accepted {
@@ -124,8 +118,6 @@ pub(crate) enum Ending {
     Queued(Box<queue::Message>),
     /// Thrown away, as an access table wanted.
     Discarded(QueueId),
-    /// Thrown away for its content, or by a milter; the log says so already.
-    Dropped(QueueId),
 }
 
 impl Transaction {
@@ -134,25 +126,38 @@ impl Transaction {
         smtpd: Arc<Smtpd>,
         client: &Client<'_>,
         mail: MailFrom,
+        mut effects: Effects,
         spool: &Spool,
         guard: &mut Guard,
-    ) -> Result<Transaction, Refused> {
+    ) -> Result<Transaction, Refusal> {
         let mut walk = Walk::new(Instant::now());
-        let mut effects = Effects::default();
         let facts = Facts {
             sender: Some(&mail.address),
             smtputf8: mail.smtputf8,
             ..client.facts()
         };
-        smtpd.policy.sender(&mut walk, facts, &mut effects).await?;
+        let decided = smtpd.policy.sender(&mut walk, facts, &mut effects).await;
+        let place = Place {
+            command: "MAIL",
+            sender: Some(&mail.address),
+            ..Place::default()
+        };
+        place.log_events(client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            place.log_reject(client, refusal);
+        }
+        decided?;
         let router = (smtpd.policy.router(), &mut walk);
         guard.mail(client, &mail, router, &mut effects).await?;
         if let Err(error) = spool.check_room(mail.size.unwrap_or(0)) {
-            return Err(storage_refusal(&error).into());
+            let refusal = storage_refusal(&error);
+            place.log_reject(client, &refusal);
+            return Err(refusal);
         }
         Ok(Transaction {
             smtpd,
             mail,
+            forwarded: None,
             walk,
             effects,
             accepted: Vec::new(),
@@ -160,6 +165,7 @@ impl Transaction {
             header: None,
             told_message_id: false,
             checker: None,
+            content_log: Vec::new(),
             prepended: 0,
             changes: Vec::new(),
         })
@@ -185,7 +191,7 @@ impl Transaction {
         rcpt: RcptTo,
         spool: &Spool,
         guard: &mut Guard,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refusal> {
         let facts = Facts {
             sender: Some(&self.mail.address),
             recipient: Some(&rcpt.address),
@@ -194,34 +200,71 @@ impl Transaction {
             ..client.facts()
         };
         let smtpd = Arc::clone(&self.smtpd);
-        let admission = smtpd
+        let decided = smtpd
             .policy
             .recipient(&mut self.walk, facts, &mut self.effects)
             .await;
+        self.log(client, "RCPT", Some(&rcpt.address), decided.as_ref().err());
         let id = self.id().map(|id| id.to_string());
         let standing = Standing {
             id: id.as_deref(),
             sender: Some(&self.mail.address),
             ..Standing::default()
         };
-        let refused = admission.as_ref().err().map(|refusal| &refusal.reply);
+        let refused = decided.as_ref().err().map(|refusal| &refusal.reply);
         let router = (smtpd.policy.router(), &mut self.walk);
         let asked = guard.rcpt(client, &rcpt, refused, standing, router, &mut self.effects);
         asked.await?;
-        let admission = admission?;
+        let admission = decided?;
         if self.spooling.is_none() {
             let spooling = spool.incoming().map_err(|error| storage_refusal(&error))?;
             let id = spooling.id();
             tracing::info!(
                 prog = "smtpd",
-                "{id}: client={}{}",
+                "{id}: client={}{}{}",
                 client.peer.name_and_address(),
-                client.login_note(&self.mail)
+                client.login_note(&self.mail),
+                self.origin_note()
             );
             self.spooling = Some(spooling);
         }
         self.accepted.push(Accepted { rcpt, admission });
         Ok(())
+    }
+
+    /// Logs what the restrictions did at a command, and their refusal.
+    fn log(
+        &mut self,
+        client: &Client<'_>,
+        command: &str,
+        recipient: Option<&str>,
+        refusal: Option<&Refusal>,
+    ) {
+        let place = Place {
+            command,
+            id: self.spooling.as_ref().map(Spooling::id),
+            sender: Some(&self.mail.address),
+            recipient,
+        };
+        place.log_events(client, &mut self.effects.events);
+        if let Some(refusal) = refusal {
+            place.log_reject(client, refusal);
+        }
+    }
+
+    /// `, orig_queue_id=…, orig_client=name[address]`: what XFORWARD says.
+    fn origin_note(&self) -> String {
+        let Some(forwarded) = &self.forwarded else {
+            return String::new();
+        };
+        let mut note = String::new();
+        if let Some(ident) = &forwarded.ident {
+            note.push_str(&format!(", orig_queue_id={}", printable(ident)));
+        }
+        if let Some(client) = forwarded.client() {
+            note.push_str(&format!(", orig_client={}", printable(&client)));
+        }
+        note
     }
 
     /// The recipient that restrictions of the whole message are about: there must be but one.
@@ -233,23 +276,22 @@ impl Transaction {
     }
 
     /// DATA: the restrictions, then the header that says how the message came here.
-    pub async fn data(&mut self, client: &Client<'_>, guard: &mut Guard) -> Result<(), Refused> {
+    pub async fn data(&mut self, client: &Client<'_>, guard: &mut Guard) -> Result<(), Refusal> {
         let only = self.only_recipient();
         let facts = Facts {
             sender: Some(&self.mail.address),
             recipient: only.as_deref(),
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
+            pipelined: client.has_more_input,
             ..client.facts()
         };
         let smtpd = Arc::clone(&self.smtpd);
-        let held = self.effects.hold.is_some();
-        smtpd
+        let decided = smtpd
             .policy
             .decide(Stage::Data, &mut self.walk, facts, &mut self.effects)
-            .await?;
-        if !held && let Some(text) = &self.effects.hold {
-            self.log_action("hold", "DATA", client, text);
-        }
+            .await;
+        self.log(client, "DATA", only.as_deref(), decided.as_ref().err());
+        decided?;
         let id = self.id().map(|id| id.to_string());
         let first = self.accepted.first();
         let standing = Standing {
@@ -262,10 +304,11 @@ impl Transaction {
         let received = self.received(client);
         let missing = self.missing_headers(client);
         self.header = Some(HeaderPass::new(&self.settings().drop_headers, missing));
-        self.checker = smtpd
-            .checks
-            .as_ref()
-            .map(|lists| Checker::new(Arc::clone(lists)));
+        // A message that is thrown away anyway is not looked into.
+        if self.effects.discard.is_none() {
+            let lists = smtpd.checks.as_ref();
+            self.checker = lists.map(|lists| Checker::new(Arc::clone(lists)));
+        }
         self.prepended = self.effects.prepend.len();
         let mut start = String::new();
         for header in self.effects.prepend.drain(..) {
@@ -273,25 +316,7 @@ impl Transaction {
             start.push('\n');
         }
         start.push_str(&received);
-        self.append(&Bytes::from(start))
-            .await
-            .map_err(Refused::from)
-    }
-
-    fn log_action(&self, action: &str, command: &str, client: &Client<'_>, text: &str) {
-        let id = self.id().map_or("NOQUEUE".to_owned(), |id| id.to_string());
-        let recipient = self
-            .accepted
-            .first()
-            .map_or("", |first| &first.rcpt.address);
-        tracing::info!(
-            prog = "smtpd",
-            "{id}: {action}: {command} from {}: <{command}>: {text}; from=<{}> to=<{recipient}> proto={} helo=<{}>",
-            client.peer.name_and_address(),
-            self.mail.address,
-            client.protocol,
-            client.helo
-        );
+        self.append(&Bytes::from(start)).await
     }
 
     /// A piece of the message.
@@ -330,14 +355,22 @@ impl Transaction {
                 .get(..11)
                 .is_some_and(|start| start.eq_ignore_ascii_case(b"message-id:"));
             self.checked(text).await?;
-            for line in log {
-                tracing::info!(prog = "cleanup", "{line}");
-            }
+            self.content_log.extend(log);
             // A message that is not to be has no more said of it, unless this very header was the reason.
             self.told_message_id |= checker.is_final() && !of_message_id;
         }
         self.checker = Some(checker);
+        if self.content_log.len() > MOST_LINES {
+            self.log_content();
+        }
         Ok(())
+    }
+
+    /// Logs what there is to say of the content: behind what restrictions said of the end of the message, as far as that can wait.
+    fn log_content(&mut self) {
+        for line in self.content_log.drain(..) {
+            tracing::info!(prog = "cleanup", "{line}");
+        }
     }
 
     /// The recipient that the log names with the content: the last one.
@@ -364,8 +397,9 @@ impl Transaction {
         if let (Some(header), Some(id)) = (&self.header, self.id())
             && (header.is_complete() || header.message_id.is_some())
         {
-            let message_id = header.message_id.as_deref().unwrap_or_default();
-            tracing::info!(prog = "cleanup", "{id}: message-id={message_id}");
+            let message_id = header.message_id.as_deref().unwrap_or("<>");
+            self.content_log
+                .push(format!("{id}: message-id={message_id}"));
             self.told_message_id = true;
         }
     }
@@ -389,7 +423,7 @@ impl Transaction {
         client: &Client<'_>,
         spool: &Spool,
         guard: &mut Guard,
-    ) -> Result<Ending, Refused> {
+    ) -> Result<Ending, Refusal> {
         if let Some(checker) = self.checker.take() {
             Box::pin(self.check(checker, None, client)).await?;
         }
@@ -398,9 +432,47 @@ impl Transaction {
             self.append(&rest).await?;
         }
         let only = self.only_recipient();
+        let discarded = self.effects.discard.is_some();
+        let decided = self.decide_at_end(client, only.as_deref()).await;
+        self.log(
+            client,
+            "END-OF-MESSAGE",
+            only.as_deref(),
+            decided.as_ref().err(),
+        );
+        match discarded {
+            true => self.content_log.clear(),
+            false => self.log_content(),
+        }
+        decided?;
+        if let Some(checker) = self.checker.take() {
+            self.take_findings(checker.into_findings())?;
+        }
+        if guard.looks_into_messages() && self.effects.discard.is_none() {
+            Box::pin(self.ask_milters(client, guard)).await?;
+        }
+        let id = self.id();
+        let ended = self.store(client, spool).await;
+        if let Err(refusal) = &ended {
+            let place = Place {
+                command: "END-OF-MESSAGE",
+                id,
+                sender: Some(&self.mail.address),
+                recipient: only.as_deref(),
+            };
+            place.log_reject(client, refusal);
+        }
+        ended
+    }
+
+    async fn decide_at_end(
+        &mut self,
+        client: &Client<'_>,
+        only: Option<&str>,
+    ) -> Result<(), Refusal> {
         let facts = Facts {
             sender: Some(&self.mail.address),
-            recipient: only.as_deref(),
+            recipient: only,
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
             ..client.facts()
         };
@@ -408,36 +480,23 @@ impl Transaction {
         smtpd
             .policy
             .decide(Stage::EndOfData, &mut self.walk, facts, &mut self.effects)
-            .await?;
-        let Some(mut spooling) = self.spooling.take() else {
-            return Err(Refused::ByPolicy(
-                policy::reply::queue_file_write_error().into(),
-            ));
+            .await
+    }
+
+    async fn store(&mut self, client: &Client<'_>, spool: &Spool) -> Result<Ending, Refusal> {
+        let Some(spooling) = self.spooling.take() else {
+            return Err(policy::reply::queue_file_write_error().into());
         };
         let id = spooling.id();
-        if let Some(checker) = self.checker.take() {
-            let findings = checker.into_findings();
-            let drops = findings.discard.is_some();
-            self.take_findings(findings)?;
-            if drops {
-                return Ok(Ending::Dropped(id));
-            }
-        }
         if let Some(header) = &self.header {
             // Postfix counts the header that we have put in front, too.
             if header.hops + 1 >= self.settings().hopcount_limit {
-                return Err(Refused::ByPolicy(policy::reply::too_many_hops().into()));
-            }
-        }
-        if guard.looks_into_messages() && self.effects.discard.is_none() {
-            match Box::pin(self.ask_milters(client, spooling, guard)).await? {
-                Some(changed) => spooling = changed,
-                None => return Ok(Ending::Dropped(id)),
+                return Err(policy::reply::too_many_hops().into());
             }
         }
         let envelope = match self.envelope(client).await {
             Ok(envelope) => envelope,
-            Err(error) => return Err(expansion_refusal(id, &error).into()),
+            Err(error) => return Err(expansion_refusal(id, &error)),
         };
         if self.effects.discard.is_some() {
             return Ok(Ending::Discarded(id));
@@ -445,11 +504,11 @@ impl Transaction {
         let message = spool.commit(spooling, envelope).await;
         message
             .map(|message| Ending::Queued(Box::new(message)))
-            .map_err(|error| storage_refusal(&error).into())
+            .map_err(|error| storage_refusal(&error))
     }
 
     /// What header_checks(5) and its relatives want beside a changed text.
-    fn take_findings(&mut self, findings: Findings) -> Result<(), Refused> {
+    fn take_findings(&mut self, findings: Findings) -> Result<(), Refusal> {
         if findings.failed {
             return Err(policy::reply::queue_file_write_error().into());
         }
@@ -465,13 +524,13 @@ impl Transaction {
         Ok(())
     }
 
-    /// Shows the message to the milters; `None`: it is to be thrown away.
-    async fn ask_milters(
-        &mut self,
-        client: &Client<'_>,
-        message: Spooling,
-        guard: &mut Guard,
-    ) -> Result<Option<Spooling>, Refused> {
+    /// Shows the message to the milters, and takes it back as they want it.
+    async fn ask_milters(&mut self, client: &Client<'_>, guard: &mut Guard) -> Result<(), Refusal> {
+        let Some(message) = self.spooling.take() else {
+            return Ok(());
+        };
+        // Where it is to be thrown away, this still has its id.
+        let empty = message.successor();
         let id = message.id().to_string();
         let recipient = self.last_recipient();
         let standing = Standing {
@@ -494,11 +553,12 @@ impl Transaction {
         if shown.hold {
             self.effects.hold.get_or_insert_default();
         }
-        self.changes = shown.changes;
-        match self.effects.discard.is_some() || shown.discard {
-            true => Ok(None),
-            false => Ok(shown.message),
+        if shown.discard {
+            self.effects.discard.get_or_insert_default();
         }
+        self.changes = shown.changes;
+        self.spooling = Some(shown.message.unwrap_or(empty));
+        Ok(())
     }
 
     async fn envelope(&mut self, client: &Client<'_>) -> Result<Envelope, ExpandError> {
@@ -522,9 +582,10 @@ impl Transaction {
         envelope.envid.clone_from(&self.mail.envid);
         envelope.ret = self.mail.ret;
         envelope.hold = self.effects.hold.is_some();
+        envelope.filter = self.filter();
         envelope.client = ClientInfo {
             name: client.peer.name.clone(),
-            addr: client.peer.address.to_string(),
+            addr: client.peer.shown_address(),
             port: client.peer.port,
             helo: client.helo.to_owned(),
             protocol: client.protocol.to_owned(),
@@ -537,11 +598,6 @@ impl Transaction {
         let smtpd = Arc::clone(&self.smtpd);
         let router = smtpd.policy.router();
         let mut list = RecipientList::new(smtpd.incoming.enable_original_recipient);
-        if let Some(address) = &self.effects.redirect {
-            let address = router.rewrite(address);
-            list.add(Recipient::new(&address, &address));
-            return Ok(list.recipients);
-        }
         if smtpd.incoming.map_addresses
             && let Some(copy) = router.copy_for_sender(&mut self.walk, sender).await?
         {
@@ -577,15 +633,42 @@ impl Transaction {
                 self.add_copy(&mut list, &copy).await?;
             }
         }
+        let mut copies = std::mem::take(&mut self.effects.bcc);
         if smtpd.incoming.map_addresses {
-            let mut copies: Vec<String> =
-                router.always_bcc().map(str::to_owned).into_iter().collect();
-            copies.append(&mut self.effects.bcc);
-            for copy in copies {
-                self.add_copy(&mut list, &copy).await?;
-            }
+            copies.splice(..0, router.always_bcc().map(str::to_owned));
         }
-        Ok(list.recipients)
+        for copy in copies {
+            self.add_copy(&mut list, &copy).await?;
+        }
+        Ok(self.redirected(list.recipients))
+    }
+
+    /// REDIRECT: one recipient instead of all.
+    fn redirected(&self, recipients: Vec<Recipient>) -> Vec<Recipient> {
+        let Some(address) = &self.effects.redirect else {
+            return recipients;
+        };
+        let address = self.policy().router().rewrite(address);
+        // Of recipients that become the same, Postfix keeps the first in the order of what the senders called them.
+        let first = recipients
+            .into_iter()
+            .min_by(|one, other| one.original.cmp(&other.original));
+        let redirected = first.map(|first| Recipient {
+            address,
+            hint: None,
+            ..first
+        });
+        redirected.into_iter().collect()
+    }
+
+    /// FILTER of a table, or `content_filter`; REDIRECT goes above both.
+    fn filter(&self) -> Option<String> {
+        let settings = &self.settings().content_filter;
+        let of_service = (!settings.is_empty()).then(|| settings.clone());
+        match self.effects.redirect {
+            Some(_) => None,
+            None => self.effects.filter.clone().or(of_service),
+        }
     }
 
     /// What milters want of sender and recipients.
@@ -648,9 +731,15 @@ impl Transaction {
         let smtpd = Arc::clone(&self.smtpd);
         let router = smtpd.policy.router();
         let address = router.rewrite(copy);
-        let tree = router.recipients_of(&mut self.walk, &address).await?;
-        for leaf in tree.leaf_addresses() {
-            let mut recipient = Recipient::new(leaf, &address);
+        let leaves = match smtpd.incoming.map_addresses {
+            true => {
+                let tree = router.recipients_of(&mut self.walk, &address).await?;
+                tree.leaf_addresses().map(str::to_owned).collect()
+            }
+            false => vec![address.clone()],
+        };
+        for leaf in leaves {
+            let mut recipient = Recipient::new(&leaf, &address);
             // Nobody asked for the copy, so nobody is told of its failure.
             recipient.notify = queue::Notify::NEVER;
             list.add(recipient);
@@ -668,6 +757,7 @@ impl Transaction {
         let id = self.id().map(|id| id.to_string()).unwrap_or_default();
         let date = mail::date::rfc5322(SystemTime::now());
         let literal = match client.peer.address {
+            address if address.is_unspecified() => Peer::UNKNOWN.to_owned(),
             std::net::IpAddr::V4(address) => address.to_string(),
             std::net::IpAddr::V6(address) => format!("IPv6:{address}"),
         };
@@ -732,7 +822,9 @@ impl Transaction {
     /// Local clients' messages are completed (`local_header_rewrite_clients`).
     fn missing_headers(&self, client: &Client<'_>) -> Option<Missing> {
         let settings = self.settings();
-        if !settings.add_missing_headers && !self.policy().is_own(client.peer.address) {
+        let source = self.forwarded.as_ref().and_then(|from| from.local);
+        let local = source.unwrap_or(self.policy().is_own(client.peer.socket_address));
+        if !settings.add_missing_headers && !local {
             return None;
         }
         let now = SystemTime::now();

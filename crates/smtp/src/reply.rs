@@ -280,6 +280,12 @@ pub const NOT_IMPLEMENTED: Reply = fixed(502, 5, 5, 1, "Error: command not imple
 pub const NO_AUTHENTICATION: Reply = fixed(503, 5, 5, 1, "Error: authentication not enabled");
 /// XCLIENT and XFORWARD.
 pub const NOT_AUTHORIZED: Reply = fixed(550, 5, 7, 0, "Error: insufficient authorization");
+/// XCLIENT without attributes.
+pub const XCLIENT_SYNTAX: Reply = fixed(501, 5, 5, 4, "Syntax: XCLIENT attribute=value...");
+/// XFORWARD without attributes.
+pub const XFORWARD_SYNTAX: Reply = fixed(501, 5, 5, 4, "Syntax: XFORWARD attribute=value...");
+/// XCLIENT or XFORWARD with something else.
+pub const ATTRIBUTE_EXPECTED: Reply = fixed(501, 5, 5, 4, "Error: attribute=value expected");
 /// Text sent ahead where `smtpd_forbid_unauth_pipelining`.
 pub const NOT_SYNCHRONIZED: Reply = fixed(554, 5, 5, 0, "Error: SMTP protocol synchronization");
 
@@ -380,6 +386,26 @@ pub fn client_certificate(hostname: &str, problem: &str) -> Reply {
         421,
         EnhancedCode::new(4, 7, 1),
         format!("{hostname} Error: {problem}"),
+    )
+}
+
+/// An attribute of XCLIENT or XFORWARD that does not exist.
+pub fn bad_attribute(verb: &str, name: &str) -> Reply {
+    let name: String = name.chars().take(100).collect();
+    Reply::new(
+        501,
+        EnhancedCode::new(5, 5, 4),
+        format!("Bad {verb} attribute name: {name}"),
+    )
+}
+
+/// An attribute of XCLIENT or XFORWARD whose value is nonsense.
+pub fn bad_value(name: &str, value: &str) -> Reply {
+    let value: String = value.chars().take(100).collect();
+    Reply::new(
+        501,
+        EnhancedCode::new(5, 5, 4),
+        format!("Bad {name} syntax: {value}"),
     )
 }
 

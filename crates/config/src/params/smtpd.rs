@@ -4,8 +4,8 @@ use super::rows;
 
 rows! {
     accepted Text "smtpd_authorized_verp_clients" = "$authorized_verp_clients", "Clients that may ask for VERP.";
-    accepted Text "smtpd_authorized_xclient_hosts" = "", "Clients that may use XCLIENT.";
-    accepted Text "smtpd_authorized_xforward_hosts" = "", "Clients that may use XFORWARD.";
+    honoured Text "smtpd_authorized_xclient_hosts" = "", "Clients that may use XCLIENT.";
+    honoured Text "smtpd_authorized_xforward_hosts" = "", "Clients that may use XFORWARD.";
     honoured Text "smtpd_banner" = "$myhostname ESMTP $mail_name", "Text after 220.";
     honoured Int "smtpd_client_auth_rate_limit" = "0", "AUTH commands of one client in anvil_rate_time_unit; 0: no limit.";
     honoured Int "smtpd_client_connection_count_limit" = "50", "Sessions of one client at a time.";
@@ -26,7 +26,7 @@ rows! {
     honoured Text "smtpd_end_of_data_restrictions" = "", "Checked after the message.";
     honoured Bool "smtpd_enforce_tls" = "no", "Old form of smtpd_tls_security_level = encrypt.";
     honoured Time "smtpd_error_sleep_time" = "1s", "Pause before a reply after errors.";
-    accepted Text "smtpd_etrn_restrictions" = "", "";
+    honoured Text "smtpd_etrn_restrictions" = "", "";
     accepted Raw "smtpd_expansion_filter" = "\\t\\40!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\\\]^_`abcdefghijklmnopqrstuvwxyz{|}~", "Characters that expansions in replies may hold.";
     honoured Text "smtpd_forbid_bare_newline" = "normalize", "What a line feed without carriage return does.";
     honoured Text "smtpd_forbid_bare_newline_exclusions" = "$mynetworks", "Clients that may send bare line feeds.";
@@ -38,12 +38,12 @@ rows! {
     honoured Text "smtpd_helo_restrictions" = "", "Checked at HELO and EHLO.";
     accepted Int "smtpd_history_flush_threshold" = "100", "Lines of history kept for reports.";
     honoured Int "smtpd_junk_command_limit" = "${stress?{1}:{100}}", "Commands without mail that count as errors.";
-    accepted Text "smtpd_log_access_permit_actions" = "", "Permits that are logged.";
+    honoured Text "smtpd_log_access_permit_actions" = "", "Permits that are logged.";
     accepted Text "smtpd_milter_maps" = "", "";
     accepted Text "smtpd_milters" = "", "";
     honoured Int "smtpd_min_data_rate" = "500", "Bytes in a second that a client must send at least.";
     honoured Text "smtpd_noop_commands" = "", "Commands answered like NOOP.";
-    accepted Text "smtpd_null_access_lookup_key" = "<>", "Access table key of <>.";
+    honoured Text "smtpd_null_access_lookup_key" = "<>", "Access table key of <>.";
     honoured Bool "smtpd_peername_lookup" = "yes", "Find the client's name.";
     honoured Text "smtpd_per_request_deadline" = "${smtpd_per_record_deadline?{$smtpd_per_record_deadline}:{${stress?{yes}:{no}}}}", "Timeouts for whole requests, not single reads.";
     accepted Text "smtpd_policy_service_default_action" = "451 4.3.5 Server configuration problem", "";

@@ -30,7 +30,7 @@ rows! {
     accepted Int "body_checks_size_limit" = "51200", "";
     accepted Bool "cleanup_replace_stray_cr_lf" = "yes", "";
     accepted Text "cleanup_service_name" = "cleanup", "";
-    accepted Text "content_filter" = "", "";
+    honoured Text "content_filter" = "", "";
     accepted Int "header_address_token_limit" = "10240", "";
     accepted Text "header_checks" = "", "Patterns for headers.";
     accepted Text "header_from_format" = "standard", "";

@@ -110,6 +110,7 @@ impl Session {
             },
         };
         self.transaction = None;
+        self.forwarded = None;
         if !replies.iter().any(Reply::is_positive) {
             return self.refuse_message(&replies);
         }

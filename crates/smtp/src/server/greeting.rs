@@ -7,6 +7,7 @@ use super::{Answer, CloseReason};
 use crate::{Reply, reply};
 
 impl Session {
+    /// After connecting, and after XCLIENT.
     pub(super) fn connected(&mut self, answer: Answer) {
         if let Answer::Greet(greeting) = answer {
             return self.say(&greeting);

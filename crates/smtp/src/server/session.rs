@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::content::Unstuffer;
 use super::input::{Input, Line};
 use super::verb::{Counters, Verb};
-use super::{Answer, CloseReason, Counted, Helo, Peer, Question, Settings, Step};
+use super::{
+    Answer, CloseReason, Counted, Forwarded, Helo, Peer, Privileges, Question, Settings, Step,
+};
 use crate::address::Rules;
 use crate::{Protocol, Reply, reply};
 
@@ -16,6 +18,9 @@ use crate::{Protocol, Reply, reply};
 pub struct Session {
     pub(super) settings: Arc<Settings>,
     pub(super) peer: Peer,
+    pub(super) privileges: Privileges,
+    /// XFORWARD, for the message that comes.
+    pub(super) forwarded: Option<Forwarded>,
     pub(super) input: Input,
     output: Vec<u8>,
     pub(super) helo: Option<Helo>,
@@ -97,6 +102,8 @@ impl Session {
         Session {
             settings,
             peer,
+            privileges: Privileges::default(),
+            forwarded: None,
             input: Input::default(),
             output: Vec::new(),
             helo: None,
@@ -262,6 +269,21 @@ impl Session {
         &self.peer
     }
 
+    /// What the client may do beside sending mail; nothing to begin with. To be said anew when XCLIENT has changed the client.
+    pub fn change_privileges(&mut self, change: impl FnOnce(Privileges) -> Privileges) {
+        self.privileges = change(self.privileges);
+    }
+
+    /// Whether more has come than the command that is being answered.
+    pub fn has_more_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// The command that is being answered, in capitals, or `CONNECT`, or `END-OF-MESSAGE`.
+    pub fn place(&self) -> &'static str {
+        self.place
+    }
+
     /// The settings that count now.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -401,7 +423,8 @@ impl Session {
             Verb::StartTls => self.starttls(rest),
             Verb::Auth => self.auth(rest),
             Verb::Bdat => self.refuse(&reply::NOT_IMPLEMENTED),
-            Verb::Xclient | Verb::Xforward => self.refuse(&reply::NOT_AUTHORIZED),
+            Verb::Xclient => self.xclient(rest),
+            Verb::Xforward => self.xforward(rest),
             Verb::Unknown => self.unknown(word),
         }
     }
@@ -475,6 +498,7 @@ impl Session {
 
     /// Forgets the transaction, and tells the caller so if it knows of one.
     pub(super) fn drop_transaction(&mut self) {
+        self.forwarded = None;
         if self.transaction.take().is_some() {
             self.abort_due = true;
         }

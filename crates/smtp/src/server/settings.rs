@@ -47,6 +47,8 @@ pub struct Settings {
     pub smtputf8_enable: bool,
     /// `strict_smtputf8`.
     pub strict_smtputf8: bool,
+    /// `inet_protocols` has IPv6: XCLIENT may name such an address.
+    pub ipv6: bool,
     /// `allow_min_user`: recipients may begin with `-`.
     pub allow_min_user: bool,
     /// `resolve_null_domain`: `user@` is taken as `user@$myhostname`.
@@ -121,6 +123,8 @@ pub enum Keyword {
     Etrn,
     StartTls,
     Auth,
+    Xclient,
+    Xforward,
     EnhancedStatusCodes,
     EightBitMime,
     Dsn,
@@ -129,13 +133,15 @@ pub enum Keyword {
 
 impl Keyword {
     /// All of them in the order of the EHLO reply.
-    pub const ALL: [Keyword; 10] = [
+    pub const ALL: [Keyword; 12] = [
         Keyword::Pipelining,
         Keyword::Size,
         Keyword::Vrfy,
         Keyword::Etrn,
         Keyword::StartTls,
         Keyword::Auth,
+        Keyword::Xclient,
+        Keyword::Xforward,
         Keyword::EnhancedStatusCodes,
         Keyword::EightBitMime,
         Keyword::Dsn,
@@ -151,6 +157,8 @@ impl Keyword {
             Keyword::Etrn => "ETRN",
             Keyword::StartTls => "STARTTLS",
             Keyword::Auth => "AUTH",
+            Keyword::Xclient => "XCLIENT",
+            Keyword::Xforward => "XFORWARD",
             Keyword::EnhancedStatusCodes => "ENHANCEDSTATUSCODES",
             Keyword::EightBitMime => "8BITMIME",
             Keyword::Dsn => "DSN",
@@ -191,6 +199,7 @@ impl Default for Settings {
             strict_smtputf8: false,
             allow_min_user: false,
             resolve_null_domain: false,
+            ipv6: false,
             resolve_numeric_domain: false,
             discard_ehlo_keywords: Vec::new(),
             forbidden_commands: ["CONNECT", "GET", "POST"].map(str::to_owned).to_vec(),
