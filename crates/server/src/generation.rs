@@ -11,6 +11,7 @@ use std::time::Duration;
 use config::master::{Service, ServiceKind};
 use config::{Config, ConfigError, Environment};
 use delivery::Agents;
+use filter::CheckLists;
 use policy::Policy;
 use queue::ScheduleSettings;
 use route::Router;
@@ -66,6 +67,10 @@ pub(crate) struct Smtpd {
     pub incoming: Incoming,
     pub tls: tls::Service,
     pub sasl: Option<Sasl>,
+    /// `smtpd_milters`.
+    pub milters: Option<Arc<filter::MilterSettings>>,
+    /// `header_checks` and its relatives.
+    pub checks: Option<Arc<CheckLists>>,
 }
 
 impl Smtpd {
@@ -87,13 +92,13 @@ pub(crate) struct Incoming {
     pub hopcount_limit: usize,
     pub enable_original_recipient: bool,
     pub map_addresses: bool,
+    pub limits: Limits,
     /// `content_filter`; empty without.
     pub content_filter: String,
     /// `smtpd_authorized_xclient_hosts`.
     pub xclient_hosts: HostList,
     /// `smtpd_authorized_xforward_hosts`.
     pub xforward_hosts: HostList,
-    pub limits: Limits,
     pub peername_lookup: bool,
     /// `smtpd_client_port_logging`.
     pub port_logging: bool,
@@ -347,6 +352,12 @@ const TABLE_PARAMETERS: &[&str] = &[
     "relay_clientcerts",
     "tls_server_sni_maps",
     "relocated_maps",
+    "header_checks",
+    "mime_header_checks",
+    "nested_header_checks",
+    "body_checks",
+    "milter_header_checks",
+    "smtpd_milter_maps",
 ];
 
 /// The SMTP services of master.cf.
@@ -412,7 +423,15 @@ fn build_smtpd(
     remarks: &mut Remarks,
 ) -> Result<Smtpd, Vec<ConfigError>> {
     let one = |error: ConfigError| vec![error];
+    let whole = config;
     let config = config.for_service(service);
+    let milters = filter::MilterSettings::of(&config, tables).map_err(one)?;
+    let overrides = config.list("receive_override_options").map_err(one)?;
+    // These are cleanup's parameters: what the service sets does not count.
+    let checks = match overrides.iter().any(|word| word == "no_header_body_checks") {
+        true => None,
+        false => CheckLists::of(whole, tables, filter::checks::Lists::Message).map_err(one)?,
+    };
     let tls = tls::service(&config, tables)?;
     let mut warnings = Vec::new();
     let at_once = match service.max_processes {
@@ -431,6 +450,7 @@ fn build_smtpd(
         tls: tls.level,
         tls_ready: tls.tls.is_some(),
         sasl: sasl.is_some(),
+        ask_unknown: milters.is_some(),
         ..smtp_settings(&config).map_err(one)?
     };
     let lenient = SmtpSettings {
@@ -448,6 +468,8 @@ fn build_smtpd(
         log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,
         sasl,
+        milters: milters.map(Arc::new),
+        checks: checks.map(Arc::new),
     })
 }
 
@@ -463,10 +485,10 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
         map_addresses: !overrides
             .iter()
             .any(|option| option == "no_address_mappings"),
+        limits: Limits::of(config, tables)?,
         content_filter: config.string("content_filter")?,
         xclient_hosts: HostList::new(config, tables, "smtpd_authorized_xclient_hosts")?,
         xforward_hosts: HostList::new(config, tables, "smtpd_authorized_xforward_hosts")?,
-        limits: Limits::of(config, tables)?,
         peername_lookup: config.bool("smtpd_peername_lookup")?,
         port_logging: config.bool("smtpd_client_port_logging")?,
         fast_flush_domains: tables.match_list(

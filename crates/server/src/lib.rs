@@ -13,6 +13,7 @@
 //! | `secure` | how a session uses these two |
 //! | `transaction` | one message on its way in: the answers, and the envelope that grows from them |
 //! | `headers` | what cleanup(8) does to a message's header on the way in |
+//! | `milter` | milters in a session: when they are asked, what they are told |
 //! | `scheduler` | when what is tried, and by whom |
 //! | `attempt` | one attempt to deliver one message |
 //! | `control` | requests of postsuper and postqueue |
@@ -29,6 +30,7 @@ mod generation;
 mod headers;
 mod listen;
 pub mod log;
+mod milter;
 mod peer_name;
 mod rates;
 mod reload;

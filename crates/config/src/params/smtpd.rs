@@ -39,8 +39,8 @@ rows! {
     accepted Int "smtpd_history_flush_threshold" = "100", "Lines of history kept for reports.";
     honoured Int "smtpd_junk_command_limit" = "${stress?{1}:{100}}", "Commands without mail that count as errors.";
     honoured Text "smtpd_log_access_permit_actions" = "", "Permits that are logged.";
-    accepted Text "smtpd_milter_maps" = "", "";
-    accepted Text "smtpd_milters" = "", "";
+    honoured Text "smtpd_milter_maps" = "", "Milters by client address, or DISABLE.";
+    honoured Text "smtpd_milters" = "", "Milters for mail that comes by SMTP.";
     honoured Int "smtpd_min_data_rate" = "500", "Bytes in a second that a client must send at least.";
     honoured Text "smtpd_noop_commands" = "", "Commands answered like NOOP.";
     honoured Text "smtpd_null_access_lookup_key" = "<>", "Access table key of <>.";
