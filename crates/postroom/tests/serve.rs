@@ -588,3 +588,58 @@ fn a_change_with_mistakes_is_refused_with_all_of_them() {
     submit(&server, &["john@example.org"], "still-there");
     wait_mail(&server, "john", "still-there");
 }
+
+#[test]
+fn what_is_not_supported_is_said_once_with_what_follows() {
+    let site = testkit::Site::new(
+        &format!("{PLAIN}debug_peer_list = 192.0.2.1\ndebug_peer_level = 3\nmax_use = 10\n"),
+        "policy unix - n n - 0 frobnicate argv=/bin/true\n\
+         cleanup2 unix n - n - 0 cleanup\n",
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let expected = [
+        ": not supported: debug_peer_level (main.cf:",
+        "): nothing is logged in more detail",
+        ": service policy/unix (frobnicate) (master.cf:",
+        "): not supported: the program is not started",
+        ": without effect here, and harmless (`postroom check --settings` says why): ",
+    ];
+    let told = |count: usize| {
+        let log = server.log();
+        for text in expected {
+            assert_eq!(log.matches(text).count(), count, "{text}\n{log}");
+        }
+        assert!(!log.contains("cleanup2"), "{log}");
+    };
+    server.wait_log("daemon started");
+    told(1);
+    // A reload tells only what is new.
+    server.run_tool("postconf", &["-e", "debugger_command = x"]);
+    server.wait_log("reload -- configuration");
+    let log = server.log();
+    assert_eq!(
+        log.matches("debug_peer_level (main.cf:").count(),
+        1,
+        "{log}"
+    );
+}
+
+#[test]
+fn behind_postscreen_is_an_smtpd() {
+    let port = testkit::free_port();
+    let site = testkit::Site::new(
+        PLAIN,
+        &format!(
+            "127.0.0.1:{port} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd -o smtpd_banner=behind\n"
+        ),
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let mut smtp = Smtp::connect(port);
+    assert_eq!(smtp.expect(220).text, "behind");
+    smtp.command("EHLO client.example", 250);
+    assert_eq!(rcpt(&mut smtp, "john@example.org").code, 250);
+    let log = server.wait_log("Postroom has no postscreen; smtpd listens there");
+    assert!(log.contains(&format!("127.0.0.1:{port}/inet")), "{log}");
+}

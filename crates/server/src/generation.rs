@@ -118,6 +118,10 @@ pub struct Generation {
     pub(crate) spool: SpoolSettings,
     pub(crate) limits: TransportLimits,
     warnings: Vec<String>,
+    /// Settings and services that are not supported, and what follows; they are logged, and told by `postroom check` itself.
+    unsupported: Vec<String>,
+    /// Settings without effect that do no harm, in one line.
+    harmless: Option<String>,
     /// Certificates, keys and CAs.
     certificate_files: BTreeSet<PathBuf>,
 }
@@ -183,9 +187,13 @@ impl Generation {
         warnings.extend(remarks.lines());
         let rest = Generation::around(config, tables, own);
         let generation = rest.map_err(one)?;
+        let (mut unsupported, harmless) = config::effects::lines(config);
+        unsupported.extend(config::effects::service_lines(config));
         Ok(Generation {
             smtpd,
             warnings,
+            unsupported,
+            harmless,
             certificate_files: files,
             ..generation
         })
@@ -211,6 +219,8 @@ impl Generation {
             tables,
             smtpd: Vec::new(),
             warnings: Vec::new(),
+            unsupported: Vec::new(),
+            harmless: None,
             certificate_files: BTreeSet::new(),
         })
     }
@@ -240,10 +250,19 @@ impl Generation {
         &self.warnings
     }
 
-    /// Logs what the administrator should know of this configuration.
-    pub fn report(&self) {
-        for warning in &self.warnings {
-            tracing::warn!(prog = "master", "{warning}");
+    /// Logs what the administrator should know of this configuration, and has not been told of the one before.
+    pub fn report(&self, before: Option<&Generation>) {
+        let told = |line: &String| {
+            before.is_some_and(|old| old.warnings.contains(line) || old.unsupported.contains(line))
+        };
+        let lines = self.warnings.iter().chain(&self.unsupported);
+        for line in lines.filter(|line| !told(line)) {
+            tracing::warn!(prog = "master", "{line}");
+        }
+        if let Some(line) = &self.harmless
+            && before.is_none_or(|old| old.harmless.as_ref() != Some(line))
+        {
+            tracing::info!(prog = "master", "{line}");
         }
     }
 
@@ -317,7 +336,8 @@ fn services(
             continue;
         }
         let id = service.id();
-        if service.command != "smtpd" {
+        let instead = behind_postscreen(config, service);
+        if service.command != "smtpd" && instead.is_none() {
             let command = &service.command;
             remarks.add(
                 &id,
@@ -325,6 +345,14 @@ fn services(
             );
             continue;
         }
+        if let Some(instead) = &instead {
+            let behind = instead.line;
+            remarks.add(
+                &id,
+                format!("Postroom has no postscreen; smtpd listens there, as in line {behind} of master.cf, and takes clients that postscreen would keep out"),
+            );
+        }
+        let service = instead.as_ref().unwrap_or(service);
         let built = match build_smtpd(config, service, tables, own, remarks) {
             Ok(built) => built,
             Err(errors) => {
@@ -353,6 +381,18 @@ fn services(
         true => Ok(smtpd),
         false => Err(problems),
     }
+}
+
+/// The `pass … smtpd` service that a postscreen hands its clients to, at postscreen's address.
+fn behind_postscreen(config: &Config, service: &Service) -> Option<Service> {
+    let mut services = config.services().iter();
+    let behind = services.find(|other| other.kind == ServiceKind::Pass && other.command == "smtpd");
+    let behind = behind.filter(|_| service.command == "postscreen")?;
+    Some(Service {
+        name: service.name.clone(),
+        kind: ServiceKind::Inet,
+        ..behind.clone()
+    })
 }
 
 fn build_smtpd(

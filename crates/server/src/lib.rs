@@ -91,7 +91,7 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let generation = Generation::read(&options.config_dir, &options.environment)
         .map_err(ServerError::Configuration)?;
-    generation.report();
+    generation.report(None);
     let spool_settings = generation.spool.clone();
     let (spool, recovery) = queue::Spool::open(&spool_settings.directory, spool_settings.options)?;
     let grace = generation.shutdown_timeout;
