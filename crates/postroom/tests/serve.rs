@@ -643,3 +643,53 @@ fn behind_postscreen_is_an_smtpd() {
     let log = server.wait_log("Postroom has no postscreen; smtpd listens there");
     assert!(log.contains(&format!("127.0.0.1:{port}/inet")), "{log}");
 }
+
+#[test]
+fn spawn_runs_a_command_for_each_connection() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("needs root, to become another user");
+        return;
+    }
+    let port = testkit::free_port();
+    let site = testkit::Site::new(
+        &format!("{PLAIN}ask_time_limit = 1s\n"),
+        &format!(
+            "ask unix - n n - 0 spawn user=nobody argv=/bin/sh -c {{id -un; read line; echo \"[$line]\"; sleep 60}}\n\
+             127.0.0.1:{port} inet n n n - 0 spawn user=nobody argv=/bin/cat\n\
+             lost unix - n n - 0 spawn user=no-such-user argv=/bin/cat\n"
+        ),
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let log = server.wait_log("service lost/unix: nothing listens there: ");
+    assert!(log.contains("unknown username: no-such-user"), "{log}");
+    // The command's own user, its input and output, and its end at the time limit.
+    let socket = server.site.spool().join("private/ask");
+    let mut stream = std::os::unix::net::UnixStream::connect(&socket).expect("it listens");
+    stream.write_all(b"hello\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "nobody\n[hello]\n");
+    server.wait_log("command /bin/sh: time limit of 1 s exceeded");
+    let mut tcp = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    tcp.write_all(b"echo\n").unwrap();
+    tcp.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "echo\n");
+    // A reload takes it away, and gives it back.
+    let master = server.site.conf().join("master.cf");
+    let before = std::fs::read_to_string(&master).unwrap();
+    let without: Vec<&str> = before
+        .lines()
+        .filter(|line| !line.starts_with("ask "))
+        .collect();
+    std::fs::write(&master, without.join("\n") + "\n").unwrap();
+    testkit::wait_for("the end of the socket", PATIENCE, || {
+        (!socket.exists()).then_some(())
+    });
+    std::fs::write(&master, before).unwrap();
+    testkit::wait_for("the socket", PATIENCE, || {
+        std::os::unix::net::UnixStream::connect(&socket).ok()
+    });
+}

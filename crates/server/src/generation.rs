@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use crate::rates::Limits;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
+use crate::spawn::Spawn;
 use crate::tls;
 
 /// A mistake in the configuration, one line, with its remedy.
@@ -108,6 +109,8 @@ pub struct Generation {
     pub(crate) config: Config,
     tables: Tables,
     pub(crate) smtpd: Vec<Arc<Smtpd>>,
+    /// Services that run a command for each connection.
+    pub(crate) spawn: Vec<Arc<Spawn>>,
     /// For mail that is in the queue: no service's overrides.
     pub(crate) router: Arc<Router>,
     pub(crate) agents: Agents,
@@ -184,6 +187,7 @@ impl Generation {
         let mut files = BTreeSet::new();
         let mut remarks = Remarks::default();
         let smtpd = services(config, &tables, &own, &mut remarks, &mut files)?;
+        let spawn = spawned(config, &mut remarks);
         warnings.extend(remarks.lines());
         let rest = Generation::around(config, tables, own);
         let generation = rest.map_err(one)?;
@@ -191,6 +195,7 @@ impl Generation {
         unsupported.extend(config::effects::service_lines(config));
         Ok(Generation {
             smtpd,
+            spawn,
             warnings,
             unsupported,
             harmless,
@@ -218,6 +223,7 @@ impl Generation {
             config: config.clone(),
             tables,
             smtpd: Vec::new(),
+            spawn: Vec::new(),
             warnings: Vec::new(),
             unsupported: Vec::new(),
             harmless: None,
@@ -337,6 +343,9 @@ fn services(
         }
         let id = service.id();
         let instead = behind_postscreen(config, service);
+        if service.command == "spawn" {
+            continue;
+        }
         if service.command != "smtpd" && instead.is_none() {
             let command = &service.command;
             remarks.add(
@@ -381,6 +390,24 @@ fn services(
         true => Ok(smtpd),
         false => Err(problems),
     }
+}
+
+/// The `spawn` services of master.cf; those that cannot run are remarked.
+fn spawned(config: &Config, remarks: &mut Remarks) -> Vec<Arc<Spawn>> {
+    let reached = [ServiceKind::Unix, ServiceKind::Inet];
+    let mut services = Vec::new();
+    for service in config.services() {
+        if service.command != "spawn" || !reached.contains(&service.kind) {
+            continue;
+        }
+        match Spawn::of(config, service) {
+            Ok(spawn) => services.push(Arc::new(spawn)),
+            Err(problem) => {
+                remarks.add(&service.id(), format!("nothing listens there: {problem}"));
+            }
+        }
+    }
+    services
 }
 
 /// The `pass … smtpd` service that a postscreen hands its clients to, at postscreen's address.

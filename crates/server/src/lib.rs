@@ -16,6 +16,7 @@
 //! | `scheduler` | when what is tried, and by whom |
 //! | `attempt` | one attempt to deliver one message |
 //! | `control` | requests of postsuper and postqueue |
+//! | `spawn` | services that run a command for each connection |
 //! | `reload` | changed files |
 //! | [`table_server`] | tables for a real Postfix, over socketmap |
 //! | `log` | Postfix's log format |
@@ -36,6 +37,7 @@ mod sasl;
 mod scheduler;
 mod secure;
 mod session;
+mod spawn;
 mod stream;
 pub mod table_server;
 mod tls;

@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::generation::{Generation, Smtpd};
 use crate::session::{self, Shared};
+use crate::spawn::Spawners;
 
 /// A socket that could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,7 @@ pub(crate) struct Listeners {
     shared: Arc<Shared>,
     open: HashMap<SocketAddr, Open>,
     sessions: Arc<tokio::sync::Mutex<JoinSet<()>>>,
+    spawners: Spawners,
 }
 
 struct Open {
@@ -59,6 +61,7 @@ impl Listeners {
             shared,
             open: HashMap::new(),
             sessions: Arc::default(),
+            spawners: Spawners::default(),
         }
     }
 
@@ -96,6 +99,7 @@ impl Listeners {
             }
             keep
         });
+        self.spawners.bind(&generation.spawn);
         Ok(self.open.values().map(|open| open.local).collect())
     }
 
@@ -189,7 +193,11 @@ pub(crate) fn misaddressed(config: &Config) -> Vec<ConfigError> {
 
 /// The addresses of a service's name: `port`, `host:port`, `[address]:port`; a bare port means the
 /// addresses of `inet_interfaces`.
-fn addresses(config: &Config, name: &str, line: usize) -> Result<Vec<SocketAddr>, ListenError> {
+pub(crate) fn addresses(
+    config: &Config,
+    name: &str,
+    line: usize,
+) -> Result<Vec<SocketAddr>, ListenError> {
     let complain = |problem: String| ListenError::Address { line, problem };
     let (host, port) = match name.rsplit_once(':') {
         Some((host, port)) => (Some(host), port),
@@ -284,6 +292,19 @@ fn port_number(text: &str) -> Option<u16> {
         "submission" => Some(587),
         "smtps" | "submissions" | "urd" | "ssmtp" => Some(465),
         "lmtp" => Some(24),
-        number => number.parse().ok(),
+        number => number.parse().ok().or_else(|| known_port(number)),
     }
+}
+
+/// The port of a service that /etc/services has for TCP.
+fn known_port(name: &str) -> Option<u16> {
+    let known = std::fs::read_to_string("/etc/services").ok()?;
+    known.lines().find_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        let (first, port) = (words.next()?, words.next()?);
+        let port = port.strip_suffix("/tcp")?;
+        let is_it = first == name || words.any(|alias| alias == name);
+        is_it.then(|| port.parse().ok())?
+    })
 }

@@ -445,7 +445,7 @@ pub fn effect(param: &Param) -> Effect {
 pub fn service_effect(service: &Service) -> Effect {
     let inet = service.kind == ServiceKind::Inet;
     match service.command.as_str() {
-        "smtpd" if inet => Effect::Honoured,
+        "smtpd" | "spawn" if inet => Effect::Honoured,
         "smtpd" if service.kind == ServiceKind::Pass => Harmless(POSTSCREENS),
         "postscreen" if inet => Missing(POSTSCREEN),
         _ if inet => Missing("nothing listens there"),
@@ -457,9 +457,7 @@ pub fn service_effect(service: &Service) -> Effect {
         "pickup" => Missing(
             "mail that programs of this machine hand to sendmail(1) is not taken: let them send by SMTP to 127.0.0.1",
         ),
-        "spawn" => Missing(
-            "its command is not started, and what connects to its socket gets no answer: start the command by itself",
-        ),
+        "spawn" if service.kind == ServiceKind::Unix => Effect::Honoured,
         _ => Missing("the program is not started, and what connects to its socket gets no answer"),
     }
 }
