@@ -1,6 +1,7 @@
 //! What becomes of each setting and service of a configuration: honoured, without effect and harmless, or
 //! missing here, and what follows. The start of the server and `postroom check` tell it.
 
+use crate::audit::audit;
 use crate::config::Config;
 use crate::error::Origin;
 use crate::master::ServiceKind;
@@ -100,6 +101,17 @@ pub fn lines(config: &Config) -> (Vec<String>, Option<String>) {
             }
         }
     }
+    let unknown = unknown(config);
+    let nothing = (!unknown.is_empty()).then(|| {
+        let names: Vec<String> = unknown
+            .iter()
+            .map(|told| format!("{} ({})", told.name, short(&told.origin)))
+            .collect();
+        let names = names.join(", ");
+        format!(
+            "no such parameter: {names}: nothing reads it; correct the spelling, or delete the line"
+        )
+    });
     let missing = missing
         .into_iter()
         .map(|(follows, names)| format!("not supported: {}: {follows}", names.join(", ")));
@@ -107,7 +119,25 @@ pub fn lines(config: &Config) -> (Vec<String>, Option<String>) {
         let names = harmless.join(", ");
         format!("without effect here, and harmless (`postroom check --settings` says why): {names}")
     });
-    (missing.collect(), harmless)
+    (missing.chain(nothing).collect(), harmless)
+}
+
+/// Settings of main.cf that are no parameter, and that nothing refers to.
+pub fn unknown(config: &Config) -> Vec<Told> {
+    let Ok(found) = audit(config) else {
+        return Vec::new();
+    };
+    let unknown = config
+        .names()
+        .filter(|name| !found.known.contains_key(*name));
+    let told = unknown.filter_map(|name| {
+        Some(Told {
+            name: name.to_owned(),
+            origin: config.origin(name)?,
+            effect: Effect::Missing("nothing reads it"),
+        })
+    });
+    told.collect()
 }
 
 /// The same of services; those of type inet are told by who listens.

@@ -422,12 +422,12 @@ fn settings_and_services_without_effect() {
     setup.edit(
         "main.cf",
         "mynetworks =",
-        "soft_bounce = yes\nbiff = no\nmynetworks =",
+        "debug_peer_list = 192.0.2.1\nbiff = no\nmynetworks =",
     );
     setup.edit(
         "master.cf",
         "lmtp unix",
-        "spawned unix - n n - - spawn user=nobody argv=/bin/cat\nlmtp unix",
+        "other unix - n n - - frobnicate\nlmtp unix",
     );
     let found = report(setup.dir.path());
     let told: Vec<(String, String)> = findings::findings(&found)
@@ -442,8 +442,8 @@ fn settings_and_services_without_effect() {
         .collect();
     for (severity, parameter) in [
         ("note", "biff"),
-        ("warning", "soft_bounce"),
-        ("warning", "spawned/unix"),
+        ("warning", "debug_peer_list"),
+        ("warning", "other/unix"),
     ] {
         assert!(
             told.contains(&(severity.into(), parameter.into())),

@@ -592,7 +592,9 @@ fn a_change_with_mistakes_is_refused_with_all_of_them() {
 #[test]
 fn what_is_not_supported_is_said_once_with_what_follows() {
     let site = testkit::Site::new(
-        &format!("{PLAIN}debug_peer_list = 192.0.2.1\ndebug_peer_level = 3\nmax_use = 10\n"),
+        &format!(
+            "{PLAIN}debug_peer_list = 192.0.2.1\ndebug_peer_level = 3\nmax_use = 10\nsmtpd_bannner = x\n"
+        ),
         "policy unix - n n - 0 frobnicate argv=/bin/true\n\
          cleanup2 unix n - n - 0 cleanup\n",
         &[("users", USERS), ("aliases", ALIASES)],
@@ -601,6 +603,7 @@ fn what_is_not_supported_is_said_once_with_what_follows() {
     let expected = [
         ": not supported: debug_peer_level (main.cf:",
         "): nothing is logged in more detail",
+        ": no such parameter: smtpd_bannner (main.cf:",
         ": service policy/unix (frobnicate) (master.cf:",
         "): not supported: the program is not started",
         ": without effect here, and harmless (`postroom check --settings` says why): ",
