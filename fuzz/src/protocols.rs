@@ -157,6 +157,7 @@ impl Dialogue {
             name: "unknown".to_owned(),
             address: Ipv4Addr::LOCALHOST.into(),
             port: 12345,
+            show_port: false,
         };
         let now = Instant::now();
         let mut session = server::Session::new(Arc::new(settings), peer, now);

@@ -217,8 +217,16 @@ impl Config {
 
     /// This configuration as a service sees it; errors then name its line in master.cf.
     pub fn for_service(&self, service: &Service) -> Config {
+        let mut overrides = service.overrides.clone();
+        if overrides
+            .iter()
+            .any(|(_, value)| value.contains("service_name"))
+        {
+            // As in `-o syslog_name=postfix/$service_name`.
+            overrides.push(("service_name".to_owned(), service.name.clone()));
+        }
         self.overridden(
-            &service.overrides,
+            &overrides,
             &Origin::new(&self.0.dir.join("master.cf"), service.line),
         )
     }

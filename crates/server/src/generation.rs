@@ -18,6 +18,7 @@ use smtp::server::{BareNewline, Keyword, Settings as SmtpSettings};
 use tables::{CidrList, MatchList, TableError, Tables};
 use tokio::sync::Semaphore;
 
+use crate::log;
 use crate::rates::Limits;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
@@ -56,6 +57,8 @@ impl From<TableError> for Problem {
 /// The settings of one `inet … smtpd` service.
 pub(crate) struct Smtpd {
     pub service: Service,
+    /// `syslog_name`.
+    pub log_name: log::Name,
     pub settings: Arc<SmtpSettings>,
     /// The same for clients in `smtpd_forbid_bare_newline_exclusions`.
     pub lenient: Arc<SmtpSettings>,
@@ -87,6 +90,8 @@ pub(crate) struct Incoming {
     pub map_addresses: bool,
     pub limits: Limits,
     pub peername_lookup: bool,
+    /// `smtpd_client_port_logging`.
+    pub port_logging: bool,
     /// Domains that ETRN may ask for.
     pub fast_flush_domains: MatchList,
     /// `smtpd_tls_received_header`.
@@ -120,6 +125,7 @@ pub struct Generation {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) spool: SpoolSettings,
     pub(crate) limits: TransportLimits,
+    log_names: HashMap<String, log::Name>,
     warnings: Vec<String>,
     /// Settings and services that are not supported, and what follows; they are logged, and told by `postroom check` itself.
     unsupported: Vec<String>,
@@ -218,6 +224,7 @@ impl Generation {
             shutdown_timeout: config.time("postroom_shutdown_timeout")?,
             spool: spool(config)?,
             limits: TransportLimits::new(config),
+            log_names: log_names(config)?,
             // Last: it warns of services that cannot work.
             agents: Agents::new(config, &tables),
             config: config.clone(),
@@ -279,6 +286,11 @@ impl Generation {
         files.extend(self.tables.files());
         files.extend(self.certificate_files.iter().cloned());
         files
+    }
+
+    /// `syslog_name` as the service of this transport has it, where that is another than main.cf's.
+    pub(crate) fn log_name(&self, transport: &str) -> Option<&log::Name> {
+        self.log_names.get(transport)
     }
 
     /// `TRANSPORT_destination_recipient_limit`.
@@ -463,6 +475,7 @@ fn build_smtpd(
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
         service: service.clone(),
+        log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,
         sasl,
     })
@@ -482,6 +495,7 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
             .any(|option| option == "no_address_mappings"),
         limits: Limits::of(config, tables)?,
         peername_lookup: config.bool("smtpd_peername_lookup")?,
+        port_logging: config.bool("smtpd_client_port_logging")?,
         fast_flush_domains: tables.match_list(
             &config.string("fast_flush_domains")?,
             parents.iter().any(|name| name == "fast_flush_domains"),
@@ -572,6 +586,20 @@ fn schedule(config: &Config) -> Result<ScheduleSettings, ConfigError> {
         bounce_lifetime: config.time("bounce_queue_lifetime")?,
         delay_warning: (!warning.is_zero()).then_some(warning),
     })
+}
+
+/// Transports whose lines bear a name of their own, as the stock master.cf gives `relay`.
+fn log_names(config: &Config) -> Result<HashMap<String, log::Name>, ConfigError> {
+    let mut names = HashMap::new();
+    for service in config.services() {
+        let own = |(name, _): &(String, String)| name == "syslog_name";
+        if service.kind == ServiceKind::Unix && service.overrides.iter().any(own) {
+            let name = config.for_service(service).string("syslog_name")?;
+            let name = log::Name::new(&name, &service.command);
+            names.insert(service.name.clone(), name);
+        }
+    }
+    Ok(names)
 }
 
 fn spool(config: &Config) -> Result<SpoolSettings, ConfigError> {

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::generation::{Generation, Smtpd};
+use crate::log;
 use crate::session::{self, Shared};
 use crate::spawn::Spawners;
 
@@ -157,10 +158,11 @@ async fn accept_loop(
                 let shared = Arc::clone(&shared);
                 let mut sessions = sessions.lock().await;
                 while sessions.try_join_next().is_some() {}
-                sessions.spawn(async move {
+                let name = smtpd.log_name.clone();
+                sessions.spawn(log::named(name, async move {
                     session::serve(stream, peer, smtpd, shared).await;
                     drop(permit);
-                });
+                }));
             }
             Err(error) => {
                 // Out of file descriptors, or the client went away: neither ends the service.

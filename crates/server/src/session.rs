@@ -61,6 +61,7 @@ pub(crate) async fn serve(
         name,
         address: ip,
         port: address.port(),
+        show_port: smtpd.incoming.port_logging,
     };
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
     let session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
@@ -233,7 +234,7 @@ impl Connection {
                 self.transaction = None;
                 Ok(())
             }
-            Question::Vrfy(address) => self.verify(&address).await,
+            Question::Vrfy(address) => return self.verify(&address).await,
             Question::Etrn(domain) => return self.flush(&domain).await,
         };
         match result {
@@ -289,7 +290,7 @@ impl Connection {
     }
 
     /// VRFY: what RCPT would say of the address, and nothing more.
-    async fn verify(&self, address: &str) -> Result<(), (&'static str, Refusal)> {
+    async fn verify(&self, address: &str) -> Answer {
         let client = self.client();
         let facts = policy::Facts {
             recipient: Some(address),
@@ -301,7 +302,13 @@ impl Connection {
             .policy
             .recipient(&mut walk, facts, &mut Effects::default())
             .await;
-        decided.map(drop).map_err(|refusal| ("VRFY", refusal))
+        match decided {
+            Ok(_) => Answer::Continue,
+            Err(refusal) => {
+                self.log_reject("VRFY", None, Some(address), &refusal);
+                Answer::Reply(refusal.reply)
+            }
+        }
     }
 
     /// ETRN (RFC 1985): tries what waits for a domain of `fast_flush_domains`.
@@ -314,7 +321,11 @@ impl Connection {
                 self.shared.scheduler.flush_site(domain).await;
                 Answer::Continue
             }
-            Ok(false) => Answer::Reply(smtp::reply::etrn_unavailable(domain)),
+            Ok(false) => {
+                let client = self.session.peer().name_and_address();
+                tracing::warn!(prog = "smtpd", "reject: ETRN {domain}... from {client}");
+                Answer::Reply(smtp::reply::etrn_unavailable(domain))
+            }
             Err(error) => {
                 tracing::warn!(prog = "smtpd", "fast_flush_domains: {error}");
                 Answer::Reply(smtp::reply::etrn_unavailable(domain))

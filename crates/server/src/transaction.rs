@@ -81,6 +81,7 @@ pub(crate) struct Transaction {
     accepted: Vec<Accepted>,
     spooling: Option<Spooling>,
     header: Option<HeaderPass>,
+    told_message_id: bool,
 }
 
 /// A recipient that RCPT accepted.
@@ -124,6 +125,7 @@ impl Transaction {
             accepted: Vec::new(),
             spooling: None,
             header: None,
+            told_message_id: false,
         })
     }
 
@@ -234,7 +236,23 @@ impl Transaction {
             Some(header) => header.feed(piece),
             None => piece,
         };
+        self.log_message_id();
         self.append(&piece).await
+    }
+
+    /// Once the header is complete, as whoever follows a message through the log expects it before
+    /// anything that is said of its content.
+    fn log_message_id(&mut self) {
+        if self.told_message_id {
+            return;
+        }
+        if let (Some(header), Some(id)) = (&self.header, self.id())
+            && header.is_complete()
+        {
+            let message_id = header.message_id.as_deref().unwrap_or_default();
+            tracing::info!(prog = "cleanup", "{id}: message-id={message_id}");
+            self.told_message_id = true;
+        }
     }
 
     async fn append(&mut self, piece: &Bytes) -> Result<(), Refusal> {
@@ -253,6 +271,7 @@ impl Transaction {
     /// The end of the message: into the queue, or not at all.
     pub async fn end(mut self, client: &Client<'_>, spool: &Spool) -> Result<Ending, Refusal> {
         if let Some(rest) = self.header.as_mut().map(HeaderPass::finish) {
+            self.log_message_id();
             self.append(&rest).await?;
         }
         let only = self.only_recipient();
@@ -276,8 +295,6 @@ impl Transaction {
             if header.hops + 1 >= self.settings().hopcount_limit {
                 return Err(policy::reply::too_many_hops().into());
             }
-            let message_id = header.message_id.as_deref().unwrap_or_default();
-            tracing::info!(prog = "cleanup", "{id}: message-id={message_id}");
         }
         let envelope = match self.envelope(client).await {
             Ok(envelope) => envelope,

@@ -35,7 +35,7 @@ rows! {
     accepted Int "smtpd_client_ipv4_prefix_length" = "32", "";
     accepted Int "smtpd_client_ipv6_prefix_length" = "84", "";
     accepted Bool "force_mime_input_conversion" = "no", "";
-    accepted Text "maillog_file_permissions" = "0600", "";
+    honoured Text "maillog_file_permissions" = "0600", "Mode of a new log file.";
     accepted Bool "lmtp_tls_enable_rpk" = "no", "";
     accepted Bool "smtp_tls_enable_rpk" = "no", "";
     accepted Bool "smtpd_tls_enable_rpk" = "no", "";

@@ -13,7 +13,7 @@ rows! {
     honoured Text "smtpd_client_event_limit_exceptions" = "${smtpd_client_connection_limit_exceptions:$mynetworks}", "Clients without limits of connections and rates.";
     honoured Int "smtpd_client_message_rate_limit" = "0", "MAIL commands of one client in anvil_rate_time_unit; 0: no limit.";
     honoured Int "smtpd_client_new_tls_session_rate_limit" = "0", "TLS sessions of one client in anvil_rate_time_unit; 0: no limit.";
-    accepted Bool "smtpd_client_port_logging" = "no", "Log the client's port.";
+    honoured Bool "smtpd_client_port_logging" = "no", "Log the client's port.";
     honoured Int "smtpd_client_recipient_rate_limit" = "0", "RCPT commands of one client in anvil_rate_time_unit; 0: no limit.";
     honoured Text "smtpd_client_restrictions" = "", "Checked when a client connects.";
     accepted Text "smtpd_command_filter" = "", "Rewrites commands before they are read.";

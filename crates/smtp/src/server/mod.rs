@@ -51,12 +51,17 @@ pub struct Peer {
     pub address: IpAddr,
     /// The port.
     pub port: u16,
+    /// Whether the port is shown (`smtpd_client_port_logging`).
+    pub show_port: bool,
 }
 
 impl Peer {
-    /// `name[address]` as logs and reply texts show the client.
+    /// `name[address]` as logs and reply texts show the client; `name[address]:port` with [`Peer::show_port`].
     pub fn name_and_address(&self) -> String {
-        format!("{}[{}]", self.name, self.address)
+        match self.show_port {
+            true => format!("{}[{}]:{}", self.name, self.address, self.port),
+            false => format!("{}[{}]", self.name, self.address),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub fn peer() -> Peer {
         name: "unknown".to_owned(),
         address: [127, 0, 0, 1].into(),
         port: 12345,
+        show_port: false,
     }
 }
 
