@@ -472,7 +472,6 @@ fn traffic(system: &System) -> Outcome {
 }
 
 #[test]
-#[ignore = "waits for the milters of the other branch"]
 fn the_guides_server_runs_unchanged() {
     if !testkit::peers() {
         return;

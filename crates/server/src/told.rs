@@ -28,7 +28,7 @@ impl Told {
             command,
             protocol: client.protocol,
             client_port: client.peer.port,
-            reverse_client_name: &client.peer.name,
+            reverse_client_name: &client.peer.reverse_name,
             server: client.server.map(canonical),
             queue_id: &self.queue_id,
             instance: &self.instance,

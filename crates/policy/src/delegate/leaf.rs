@@ -9,10 +9,10 @@ use route::{Expansion, Leaf, Walk};
 use smtp::Reply;
 
 use super::service::Said;
-use super::{Asked, Service, request};
-use crate::access::Action;
+use super::{Asked, Service, found, request};
+use crate::actions::Place;
 use crate::evaluate::{Outcome, Question};
-use crate::{Effects, Facts, Policy, Refusal, Verdict, reply};
+use crate::{Effects, Facts, Policy, Refusal, Stage, Verdict, reply};
 
 impl Policy {
     /// Asks the services that let this recipient pass about each of its leaves. Where all leaves are
@@ -25,7 +25,7 @@ impl Policy {
         effects: &mut Effects,
         (tree, leaves): (&Expansion, &[Leaf]),
     ) -> Verdict<()> {
-        let services = std::mem::take(&mut effects.leaf_services);
+        let services = std::mem::take(&mut effects.leaf_services.0);
         let recipient = facts.recipient.unwrap_or_default();
         let itself = self.router.rewrite(recipient);
         let addresses = distinct(tree, leaves);
@@ -42,14 +42,16 @@ impl Policy {
                 };
                 let said = match facts.connection.as_ref() {
                     Some(connection) => {
-                        let text = request::text(&facts, connection, service.context());
+                        let text = request::text(&facts, connection, service.own());
                         Some(service.ask(&text).await)
                     }
                     None => None,
                 };
                 effects.asked.push(asked(service, address, said.as_ref()));
                 let Some(said) = said else { continue };
-                let refusal = self.leaf_refusal(walk, facts, &said, recipient).await;
+                let refusal = self
+                    .leaf_refusal(walk, facts, (service, &said), recipient)
+                    .await;
                 // A service that does not answer is not asked about the next thousand leaves.
                 match (said, refusal) {
                     (Said::Default(_), Some(reply)) => return Err(reply.into()),
@@ -69,7 +71,7 @@ impl Policy {
         &self,
         walk: &mut Walk,
         facts: Facts<'_>,
-        said: &Said,
+        (service, said): (&Service, &Said),
         recipient: &str,
     ) -> Option<Reply> {
         let mut effects = Effects::default();
@@ -77,12 +79,19 @@ impl Policy {
             facts,
             walk,
             effects: &mut effects,
+            stage: Stage::Recipient,
+            etrn: None,
             defer_if_permit: None,
+            defer_if_reject: None,
+            warning: 0,
         };
-        let subject = (reply::RECIPIENT, recipient);
-        let action = Action::parse(said.action());
-        match self.act(&mut question, action, subject, subject).await {
-            Outcome::Refuse(reply) => Some(reply),
+        let about = Place {
+            what: reply::RECIPIENT,
+            value: recipient,
+        };
+        let found = found(service, said.action().to_owned());
+        match self.act(&mut question, found, about).await {
+            Outcome::Refuse(reply) => Some(self.softened(reply)),
             _ => question.defer_if_permit.take(),
         }
     }

@@ -19,7 +19,8 @@ pub(crate) use service::{Service, Services};
 
 use std::sync::Arc;
 
-use crate::access::Action;
+use crate::access::Found;
+use crate::actions::Place;
 use crate::evaluate::{Outcome, Question};
 use crate::{Facts, Policy};
 
@@ -33,6 +34,10 @@ pub struct Asked {
     /// The action it gave; None: it was not asked.
     pub action: Option<String>,
 }
+
+/// Policy services that let a recipient pass, and are to be asked about its leaves.
+#[derive(Clone, Debug, Default)]
+pub struct LeafServices(pub(crate) Vec<Arc<Service>>);
 
 impl Policy {
     /// `check_policy_service`.
@@ -53,23 +58,32 @@ impl Policy {
         if service.at_leaf()
             && !effects
                 .leaf_services
+                .0
                 .iter()
                 .any(|known| Arc::ptr_eq(known, service))
         {
-            effects.leaf_services.push(Arc::clone(service));
+            effects.leaf_services.0.push(Arc::clone(service));
         }
         let Some(action) = action else {
             return Outcome::Dunno;
         };
-        let subject = (what, value);
-        self.act(question, Action::parse(&action), subject, subject)
-            .await
+        let found = found(service, action);
+        self.act(question, found, Place { what, value }).await
+    }
+}
+
+/// An action, as if a table had it.
+fn found(service: &Service, action: String) -> Found {
+    Found {
+        value: action,
+        table: service.name().to_owned(),
+        key: String::new(),
     }
 }
 
 /// The action that the service gives; None where there is no connection that it could be told about.
 async fn answer_of(service: &Service, facts: &Facts<'_>) -> Option<String> {
     let connection = facts.connection.as_ref()?;
-    let request = request::text(facts, connection, service.context());
+    let request = request::text(facts, connection, service.own());
     Some(service.ask(&request).await.action().to_owned())
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::service::Own;
 use crate::Facts;
 
 /// What policy services are told of a connection beside the [`Facts`] that restrictions use themselves.
@@ -37,7 +38,7 @@ pub struct Connection<'a> {
 }
 
 /// The whole request, with the empty line at its end.
-pub(super) fn text(facts: &Facts<'_>, connection: &Connection<'_>, context: &str) -> String {
+pub(super) fn text(facts: &Facts<'_>, connection: &Connection<'_>, own: Own<'_>) -> String {
     let mut request = Request(String::with_capacity(800));
     let server = connection.server;
     let trusted = facts.certificate.filter(|shown| shown.trusted);
@@ -68,7 +69,7 @@ pub(super) fn text(facts: &Facts<'_>, connection: &Connection<'_>, context: &str
         .add("instance", connection.instance)
         .add("size", &connection.size.to_string())
         .add("etrn_domain", connection.etrn_domain)
-        .add("stress", "")
+        .add("stress", own.stress)
         .add("sasl_method", connection.sasl_method)
         .add("sasl_username", facts.login.unwrap_or_default())
         .add("sasl_sender", connection.sasl_sender)
@@ -94,7 +95,7 @@ pub(super) fn text(facts: &Facts<'_>, connection: &Connection<'_>, context: &str
             "encryption_keysize",
             &connection.encryption_keysize.to_string(),
         )
-        .add("policy_context", context);
+        .add("policy_context", own.context);
     request.0.push('\n');
     request.0
 }

@@ -24,6 +24,8 @@ pub(crate) struct Service {
     retry_delay: Duration,
     tries: u64,
     context: String,
+    /// What main.cf says of the load.
+    stress: String,
     at_leaf: bool,
     pool: Arc<Pool>,
 }
@@ -34,6 +36,13 @@ impl fmt::Debug for Service {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+/// What is told to this service alone.
+#[derive(Clone, Copy)]
+pub(crate) struct Own<'a> {
+    pub stress: &'a str,
+    pub context: &'a str,
 }
 
 /// What a service says, or what counts in its place.
@@ -56,8 +65,12 @@ impl Service {
         &self.name
     }
 
-    pub fn context(&self) -> &str {
-        &self.context
+    /// The attributes that are this service's own.
+    pub fn own(&self) -> Own<'_> {
+        Own {
+            stress: &self.stress,
+            context: &self.context,
+        }
     }
 
     /// `postroom_policy_at_leaf` names it.
@@ -140,7 +153,7 @@ impl Service {
             return Said::Default(self.default_action.clone());
         };
         if text.trim().is_empty() {
-            tracing::warn!(prog = "smtpd", "access table {name} entry has empty value");
+            tracing::warn!(prog = "smtpd", "access table {name} entry  has empty value");
             return Said::Action("DUNNO".into());
         }
         Said::Action(printable(text))
@@ -199,17 +212,18 @@ impl<'a> Services<'a> {
         }
         let at_leaf = self.config.list("postroom_policy_at_leaf")?;
         let limits = Limits {
-            idle: options.time("max_idle")?,
-            age: options.time("max_ttl")?,
-            requests: options.number("request_limit", 0)?,
+            idle: options.time("smtpd_policy_service_max_idle")?,
+            age: options.time("smtpd_policy_service_max_ttl")?,
+            requests: options.number("smtpd_policy_service_request_limit", 0)?,
             connections: usize::try_from(self.config.int("default_process_limit")?).unwrap_or(100),
         };
         Ok(Service {
-            timeout: options.time("timeout")?,
-            default_action: options.text("default_action")?,
-            retry_delay: options.time("retry_delay")?,
-            tries: options.number("try_limit", 1)?,
-            context: options.text("policy_context")?,
+            timeout: options.time("smtpd_policy_service_timeout")?,
+            default_action: options.text("smtpd_policy_service_default_action")?,
+            retry_delay: options.time("smtpd_policy_service_retry_delay")?,
+            tries: options.number("smtpd_policy_service_try_limit", 1)?,
+            context: options.text("smtpd_policy_service_policy_context")?,
+            stress: self.config.string("stress")?,
             at_leaf: at_leaf.contains(&name),
             pool: Arc::new(Pool::new(endpoint, limits)),
             name,
@@ -241,16 +255,10 @@ struct Options<'a> {
     given: BTreeMap<String, String>,
 }
 
-const NAMES: [&str; 8] = [
-    "default_action",
-    "max_idle",
-    "max_ttl",
-    "policy_context",
-    "request_limit",
-    "retry_delay",
-    "timeout",
-    "try_limit",
-];
+const PREFIX: &str = "smtpd_policy_service_";
+
+/// What may be set for one service.
+const NAMES: &str = "default_action, max_idle, max_ttl, policy_context, request_limit, retry_delay, timeout, try_limit";
 
 impl Options<'_> {
     /// `name=value` or `{ name = value with spaces }`.
@@ -259,12 +267,14 @@ impl Options<'_> {
             .strip_prefix('{')
             .and_then(|rest| rest.strip_suffix('}'));
         let pair = bare.unwrap_or(word).split_once('=');
-        let Some((name, value)) = pair.filter(|(name, _)| NAMES.contains(&name.trim())) else {
+        let Some((name, value)) =
+            pair.filter(|(name, _)| NAMES.split(", ").any(|known| known == name.trim()))
+        else {
             return Err(ConfigError::new(
                 format!("check_policy_service has no option \"{word}\""),
                 format!(
                     "write name=value, or {{ name = value }} around a value with spaces; there are {}",
-                    NAMES.join(", ")
+                    NAMES
                 ),
             ));
         };
@@ -273,18 +283,23 @@ impl Options<'_> {
         Ok(())
     }
 
+    /// What this service has instead of the parameter.
+    fn given(&self, parameter: &str) -> Option<&String> {
+        self.given.get(parameter.strip_prefix(PREFIX)?)
+    }
+
     fn text(&self, name: &str) -> Result<String, ConfigError> {
-        match self.given.get(name) {
+        match self.given(name) {
             Some(value) => Ok(value.clone()),
-            None => self.config.string(&format!("smtpd_policy_service_{name}")),
+            None => self.config.string(name),
         }
     }
 
     fn time(&self, name: &str) -> Result<Duration, ConfigError> {
-        let time = match self.given.get(name) {
+        let time = match self.given(name) {
             Some(value) => config::parse_time(value, 's')
                 .ok_or_else(|| mistake(name, value, "a time such as 30s"))?,
-            None => self.config.time(&format!("smtpd_policy_service_{name}"))?,
+            None => self.config.time(name)?,
         };
         match time.is_zero() {
             true => Err(mistake(name, "0", "at least one second")),
@@ -293,12 +308,9 @@ impl Options<'_> {
     }
 
     fn number(&self, name: &str, least: u64) -> Result<u64, ConfigError> {
-        let text = match self.given.get(name) {
+        let text = match self.given(name) {
             Some(value) => value.clone(),
-            None => self
-                .config
-                .int(&format!("smtpd_policy_service_{name}"))?
-                .to_string(),
+            None => self.config.int(name)?.to_string(),
         };
         let number = text.parse().ok().filter(|number| *number >= least);
         number.ok_or_else(|| mistake(name, &text, &format!("a number, at least {least}")))
@@ -306,8 +318,9 @@ impl Options<'_> {
 }
 
 fn mistake(name: &str, value: &str, wanted: &str) -> ConfigError {
+    let option = name.strip_prefix(PREFIX).unwrap_or(name);
     ConfigError::new(
-        format!("check_policy_service: {name} = {value} makes no sense"),
-        format!("give {wanted}, here or in smtpd_policy_service_{name}"),
+        format!("check_policy_service: {option} = {value} makes no sense"),
+        format!("give {wanted}, here or in {name}"),
     )
 }
