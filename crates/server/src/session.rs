@@ -243,7 +243,9 @@ impl Connection {
             },
             Question::EndOfData { .. } => self.end_of_data().await,
             Question::Abort => {
-                self.transaction = None;
+                if let Some(mut transaction) = self.transaction.take() {
+                    transaction.log_content();
+                }
                 self.guard.abort().await;
                 Answer::Continue
             }
