@@ -632,6 +632,13 @@ fn run(server: &MailServer, ports: &BTreeMap<&str, u16>) -> String {
         // Those that were deferred stay; everything else is removed.
         (waiting && begun > 20 && begun == removed + DEFERRED.len()).then_some(())
     });
+    let log = server.site.log();
+    let held = log
+        .lines()
+        .find(|line| line.contains("message-id=<later@test>"));
+    let held = held.and_then(|line| line.split("]: ").nth(1)).and_then(id);
+    let held = held.expect("the deferred message has an id");
+    server.run_tool("postsuper", &["-h", held]);
     server.run_tool("postsuper", &["-d", "ALL"]);
     server.site.log()
 }
