@@ -243,8 +243,9 @@ impl Connection {
             },
             Question::EndOfData { .. } => self.end_of_data().await,
             Question::Abort => {
-                if let Some(mut transaction) = self.transaction.take() {
-                    transaction.log_content();
+                if let Some(mut dropped) = self.transaction.take() {
+                    // The content may have been refused, and what was seen of it until then is to be told.
+                    dropped.log_content();
                 }
                 self.guard.abort().await;
                 Answer::Continue
