@@ -3,7 +3,7 @@
 
 /// A certificate, read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Certificate {
+pub struct Certificate {
     /// The subject's common name; empty without one.
     pub subject: String,
     /// The issuer's common name, or its organization.
@@ -12,11 +12,13 @@ pub(crate) struct Certificate {
     pub key: Option<KeyKind>,
     /// The public key (SubjectPublicKeyInfo) in DER.
     pub public_key: Vec<u8>,
+    /// The host names of its subject alternative names.
+    pub dns_names: Vec<String>,
 }
 
 /// A public key as log lines describe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyKind {
+pub enum KeyKind {
     Rsa { bits: usize },
     Ec { curve: &'static str },
     Ed25519,
@@ -29,6 +31,13 @@ const BIT_STRING: u8 = 0x03;
 const OBJECT_ID: u8 = 0x06;
 /// `[0]`, the version of a certificate.
 const VERSION: u8 = 0xa0;
+
+/// `[3]`, the extensions.
+const EXTENSIONS: u8 = 0xa3;
+const OCTET_STRING: u8 = 0x04;
+/// `[2]`, a host name among the alternative names.
+const DNS_NAME: u8 = 0x82;
+const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 17];
 
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 const ORGANIZATION: &[u8] = &[0x55, 4, 10];
@@ -61,8 +70,45 @@ impl Certificate {
             issuer: issuer.unwrap_or_default(),
             key: key_kind(public_key.content),
             public_key: public_key.whole.to_vec(),
+            dns_names: dns_names(body).unwrap_or_default(),
         })
     }
+}
+
+/// What stands behind the public key: unique identifiers, and the extensions.
+fn dns_names(mut rest: Der<'_>) -> Option<Vec<String>> {
+    let extensions = loop {
+        let element = rest.next()?;
+        if element.tag == EXTENSIONS {
+            break Der(element.content).take(SEQUENCE)?.content;
+        }
+    };
+    let mut extensions = Der(extensions);
+    while let Some(extension) = extensions.take(SEQUENCE) {
+        let mut parts = Der(extension.content);
+        if parts.take(OBJECT_ID)?.content != ALTERNATIVE_NAMES {
+            continue;
+        }
+        // Whether it is critical may stand between.
+        let value = loop {
+            let element = parts.next()?;
+            if element.tag == OCTET_STRING {
+                break element.content;
+            }
+        };
+        let mut names = Der(Der(value).take(SEQUENCE)?.content);
+        let mut found = Vec::new();
+        while let Some(name) = names.next() {
+            // What is not ASCII, or has a NUL in it to deceive, is no host name.
+            let text = std::str::from_utf8(name.content).ok();
+            let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+            if name.tag == DNS_NAME {
+                found.extend(text.map(str::to_owned));
+            }
+        }
+        return Some(found);
+    }
+    None
 }
 
 /// The first attribute of that type in a Name, fit to be shown.
