@@ -38,14 +38,21 @@ pub struct Choice {
 impl Choice {
     /// By the parameters `PROGRAM_tls_…` for opportunistic TLS, or by those for mandatory TLS.
     pub fn read(config: &Config, program: &str, mandatory: bool) -> Result<Choice, ConfigError> {
-        let kind = if mandatory { "mandatory_" } else { "" };
-        let name = |what: &str| format!("{program}_tls_{kind}{what}");
+        let [protocols, grade, excluded] = match mandatory {
+            true => [
+                "tls_mandatory_protocols",
+                "tls_mandatory_ciphers",
+                "tls_mandatory_exclude_ciphers",
+            ],
+            false => ["tls_protocols", "tls_ciphers", "tls_exclude_ciphers"],
+        };
+        let name = |what: &str| format!("{program}_{what}");
         let mut warnings = Vec::new();
-        let versions = versions(config, &name("protocols"), &mut warnings)?;
-        check_grade(config, &name("ciphers"), &mut warnings)?;
-        let mut exclusions = config.list(&format!("{program}_tls_exclude_ciphers"))?;
+        let versions = versions(config, &name(protocols), &mut warnings)?;
+        check_grade(config, &name(grade), &mut warnings)?;
+        let mut exclusions = config.list(&name("tls_exclude_ciphers"))?;
         if mandatory {
-            exclusions.extend(config.list(&name("exclude_ciphers"))?);
+            exclusions.extend(config.list(&name(excluded))?);
         }
         let mut provider = rustls::crypto::ring::default_provider();
         provider

@@ -9,6 +9,12 @@ use crate::choice::describe;
 pub struct Negotiated {
     /// `TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)`.
     pub cipher: String,
+    /// `TLSv1.3`.
+    pub protocol: &'static str,
+    /// The cipher suite by OpenSSL's name.
+    pub suite: String,
+    /// Of its key.
+    pub bits: u16,
     /// `key-exchange X25519 server-signature RSA-PSS (2048 bits) server-digest SHA256`; TLS 1.3 alone.
     pub exchange: Option<String>,
     /// TLS 1.3.
@@ -40,6 +46,9 @@ impl Negotiated {
         });
         Negotiated {
             cipher: format!("{version} with cipher {name} ({bits}/{bits} bits)"),
+            protocol: version,
+            suite: name,
+            bits,
             exchange,
             modern,
         }

@@ -106,10 +106,10 @@ impl Connection {
             self.opened
         };
         let (mut connection, mut sends, mut body_started) = (None, 0, false);
+        self.session.begin(transaction);
         if self.way.wrapped() && !is_reused {
             self.start_tls().await;
         }
-        self.session.begin(transaction);
         loop {
             match self.session.step() {
                 Step::Send(bytes) => {

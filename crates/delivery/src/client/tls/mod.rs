@@ -185,9 +185,13 @@ impl Tls {
         let problem = match (&policy.matching, presented, &certificate) {
             (Matching::Nothing, ..) => None,
             (_, None, _) | (_, _, None) => Some("no certificate".to_owned()),
-            (Matching::Fingerprints(wanted), Some(der), Some(read)) => (!self
-                .has_fingerprint(wanted, der, read))
-            .then(|| "server certificate verification failed".to_owned()),
+            (Matching::Fingerprints(wanted), Some(der), Some(read)) => {
+                (!self.has_fingerprint(wanted, der, read)).then(|| {
+                    // OpenSSL checks fingerprints as it does TLSA records, and says so.
+                    let why = "num=65:no matching DANE TLSA records";
+                    format!("server certificate verification failed for {peer}: {why}")
+                })
+            }
             (Matching::Names(names), Some(_), Some(read)) => match &seen.trust {
                 Some(Ok(())) => verify::mismatch(read, names, policy.host_is_address)
                     .map(|why| format!("server certificate verification failed for {peer}: {why}")),

@@ -26,9 +26,9 @@ impl Tls {
     ) -> Result<Option<Tls>, ConfigError> {
         let read = Reader { config, prog };
         let level = read.level()?;
-        let policies = tables.open_list_lenient(&read.text("policy_maps")?);
-        let wrapper = config.bool(&read.name("wrappermode"))?;
-        let note_offer = config.bool(&read.name("note_starttls_offer"))?;
+        let policies = tables.open_list_lenient(&read.text("tls_policy_maps")?);
+        let wrapper = config.bool(&read.name("tls_wrappermode"))?;
+        let note_offer = config.bool(&read.name("tls_note_starttls_offer"))?;
         if level == Level::None && policies.is_empty() && !wrapper && !note_offer {
             return Ok(None);
         }
@@ -39,25 +39,25 @@ impl Tls {
             level,
             policies,
             wrapper,
-            verify_match: read.words("verify_cert_match")?,
-            secure_match: read.words("secure_cert_match")?,
+            verify_match: read.words("tls_verify_cert_match")?,
+            secure_match: read.words("tls_secure_cert_match")?,
             fingerprints: read.fingerprints()?,
             digest: read.digest()?,
             mandatory: read.terms(true)?,
             opportunistic,
             authorities: Arc::new(Authorities::new(read.authorities()?)),
             identity,
-            servername: read.text("servername")?,
+            servername: read.text("tls_servername")?,
             loglevel: read.loglevel()?,
             note_offer,
-            timeout: config.time(&format!("{prog}_starttls_timeout"))?,
+            timeout: config.time(&read.name("starttls_timeout"))?,
         }))
     }
 }
 
 impl Reader<'_> {
     fn name(&self, what: &str) -> String {
-        format!("{}_tls_{what}", self.prog)
+        format!("{}_{what}", self.prog)
     }
 
     fn text(&self, what: &str) -> Result<String, ConfigError> {
@@ -74,7 +74,7 @@ impl Reader<'_> {
 
     /// The level, or what the parameters from before it say.
     fn level(&self) -> Result<Level, ConfigError> {
-        let name = self.name("security_level");
+        let name = self.name("tls_security_level");
         let text = self.config.string(&name)?;
         let flag = |what: &str| self.config.bool(&format!("{}_{what}", self.prog));
         if text.trim().is_empty() {
@@ -121,7 +121,7 @@ impl Reader<'_> {
     }
 
     fn fingerprints(&self) -> Result<Vec<String>, ConfigError> {
-        let text = self.text("fingerprint_cert_match")?;
+        let text = self.text("tls_fingerprint_cert_match")?;
         let words = text.split(|c: char| c.is_whitespace() || c == ',' || c == '|');
         Ok(words
             .filter(|word| !word.is_empty())
@@ -130,7 +130,7 @@ impl Reader<'_> {
     }
 
     fn digest(&self) -> Result<Digest, ConfigError> {
-        let name = self.name("fingerprint_digest");
+        let name = self.name("tls_fingerprint_digest");
         Digest::of(self.config.string(&name)?.trim()).ok_or_else(|| {
             let remedy = "use one of: sha256, sha384, sha512, sha1, md5";
             self.mistake(&name, "unknown digest".into(), remedy)
@@ -138,7 +138,7 @@ impl Reader<'_> {
     }
 
     fn loglevel(&self) -> Result<i64, ConfigError> {
-        let name = self.name("loglevel");
+        let name = self.name("tls_loglevel");
         let text = self.config.string(&name)?;
         text.trim().parse().map_err(|_| {
             self.mistake(
@@ -155,7 +155,7 @@ impl Reader<'_> {
             let remedy = "name a PEM file that the server may read, with the certificate and its chain, or the key";
             self.mistake(name, error.to_string(), remedy)
         };
-        let name = self.name("chain_files");
+        let name = self.name("tls_chain_files");
         let files: Vec<PathBuf> = self
             .config
             .list(&name)?
@@ -166,13 +166,16 @@ impl Reader<'_> {
             let chains = tls::chains(&terms.provider, &files).map_err(|e| blame(&name, &e))?;
             return Ok(chains.into_iter().next());
         }
-        for kind in ["eccert", "cert"] {
-            let name = self.name(&format!("{kind}_file"));
+        for (certificate, key) in [
+            ("tls_eccert_file", "tls_eckey_file"),
+            ("tls_cert_file", "tls_key_file"),
+        ] {
+            let name = self.name(certificate);
             let certificate = self.config.string(&name)?;
             if certificate.is_empty() || certificate == "none" {
                 continue;
             }
-            let key = self.text(&format!("{}_file", kind.replace("cert", "key")))?;
+            let key = self.text(key)?;
             let key = if key.is_empty() {
                 certificate.clone()
             } else {
@@ -188,13 +191,13 @@ impl Reader<'_> {
     fn authorities(&self) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, ConfigError> {
         let remedy = "name a PEM file with the certificates of the authorities";
         let mut found = Vec::new();
-        let name = self.name("CAfile");
+        let name = self.name("tls_CAfile");
         let file = self.config.string(&name)?;
         if !file.is_empty() {
             let read = tls::certificates(&PathBuf::from(&file));
             found.extend(read.map_err(|e| self.mistake(&name, e.to_string(), remedy))?);
         }
-        let name = self.name("CApath");
+        let name = self.name("tls_CApath");
         let folder = self.config.string(&name)?;
         if !folder.is_empty() {
             let entries = std::fs::read_dir(&folder).map_err(|error| {

@@ -117,9 +117,17 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        let all = self.provider.signature_verification_algorithms;
+        let mut schemes = all.supported_schemes();
+        // As OpenSSL has it: the longer digests do not come first.
+        let later = |scheme: &SignatureScheme| {
+            matches!(
+                scheme,
+                SignatureScheme::RSA_PSS_SHA512 | SignatureScheme::RSA_PSS_SHA384
+            )
+        };
+        schemes.sort_by_key(later);
+        schemes
     }
 }
 
@@ -171,7 +179,7 @@ pub(super) fn distrust(trust: Option<&Result<(), Error>>, read: &Certificate) ->
         }
         _ if read.subject == read.issuer => "self-signed certificate".into(),
         Some(Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))) => {
-            format!("untrusted issuer /CN={}", read.issuer)
+            format!("untrusted issuer {}", read.issuer_line)
         }
         Some(Err(error)) => error.to_string(),
         Some(Ok(())) | None => "not verified".into(),
