@@ -24,6 +24,7 @@
 
 mod attempt;
 mod control;
+mod forward;
 mod generation;
 mod headers;
 mod listen;
