@@ -187,12 +187,12 @@ impl Expansion<'_> {
     /// An address as it was written: ours, or one to forward to.
     async fn resolve(&mut self, mut item: Item) -> Result<(), Stop> {
         let written = match item.text.as_str() {
-            "" => "MAILER-DAEMON",
-            text => text,
+            "" => format!("MAILER-DAEMON@{}", self.agent.hostname),
+            text => text.to_owned(),
         };
         let written = match &item.unmatched {
-            Some(extension) => add_extension(written, extension),
-            None => written.to_owned(),
+            Some(extension) => add_extension(&written, extension),
+            None => written,
         };
         let place = self.addresses.place(&written).await.map_err(|problem| {
             tracing::warn!(prog = PROG, "{written}: {problem}");
