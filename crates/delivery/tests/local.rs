@@ -219,9 +219,9 @@ async fn settings_for_users_and_for_nobody() {
             "deferred 4.3.0 local (alias database unavailable)",
         ),
         (
-            "mailbox_command = test \"$LOCAL-$EXTENSION-$SENDER\" = \"$user+x_-x_-s@x\"",
+            "mailbox_command = test \"$LOCAL/$EXTENSION/$SENDER\" = \"$USER+x_/x_/s@x\"",
             &format!("{user}+x;"),
-            "bounced 5.3.0 local",
+            "sent 2.0.0 local (delivered to command: test",
         ),
     ] {
         let agents = local(dir.path(), "", &format!("{settings}\n"));

@@ -66,7 +66,7 @@ const USERS: &[(&str, &str, &str)] = &[
     ("carol", ".forward", "alice, x@away.example\n"),
     ("dave", ".forward", "\"|cat >/dev/null\"\n"),
     ("eve", ".forward", "\\eve, @DIR@/home/eve/box\n"),
-    ("frank", ".forward", "frank, bob # and nobody else\n"),
+    ("frank", ".forward", "frank, bob\n"),
     ("gina", ".forward", ""),
     ("hank", ".forward+x", "\"|exit 75\"\n"),
     ("iris", ".forward", "iris\n"),
@@ -131,7 +131,7 @@ const SETTINGS: &[(&str, &[&str])] = &[
         &["bob", "list"],
     ),
     (
-        "mailbox_command = test \"$HOME\" = @DIR@/home/$user && test `id -un` = $user\nprepend_delivered_header = file\n",
+        "mailbox_command = test \"$HOME\" = @DIR@/home/$USER && test `id -un` = $USER\nprepend_delivered_header = file\n",
         &["alice", "bob+x", "root", "frank", "cmd"],
     ),
     (
@@ -172,11 +172,7 @@ fn local_delivery_is_postfix_s() {
         });
         assert_eq!(ours.lines, real.lines, "with\n{settings}\n{}", ours.log);
         assert_eq!(ours.mailboxes, real.mailboxes, "with\n{settings}");
-        assert!(
-            !real.lines.is_empty() && recipients.len() <= real.lines.len(),
-            "{}",
-            real.log
-        );
+        assert!(recipients.len() <= real.lines.len(), "{}", real.log);
     }
 }
 
@@ -222,7 +218,7 @@ fn unknown_local_recipients_are_refused() {
 /// What one server made of it.
 struct Run {
     log: String,
-    /// The log lines of local(8), times and ids masked, sorted.
+    /// The log lines of the delivery agents, times and ids masked, sorted.
     lines: Vec<String>,
     /// The messages in each mailbox, sorted, what differs between runs masked.
     mailboxes: Vec<(PathBuf, Vec<String>)>,
@@ -307,6 +303,10 @@ fn all_tried(log: &str) -> bool {
         lines.filter_map(id).collect()
     };
     let mut left = with(": message-id=");
+    let reports = log
+        .lines()
+        .filter_map(|line| line.split_once("notification: "));
+    left.extend(reports.map(|(_, id)| id.trim().to_owned()));
     for text in [": removed", "status=deferred"] {
         for id in with(text) {
             left.remove(&id);
@@ -315,9 +315,10 @@ fn all_tried(log: &str) -> bool {
     left.is_empty() && log.contains(": removed")
 }
 
-/// `to=<…>, orig_to=<…>, dsn=…, status=…` of a line of local(8).
+/// `agent to=<…>, orig_to=<…>, relay=…, dsn=…, status=…` of a line of a delivery agent.
 fn outcome(line: &str, dir: &str) -> Option<String> {
-    let (_, rest) = line.split_once("/local[")?;
+    let (_, rest) = line.split_once(" postfix/")?;
+    let (agent, rest) = rest.split_once('[')?;
     let (_, rest) = rest.split_once(": to=")?;
     let (to, rest) = rest.split_once(", relay=")?;
     let (relay, rest) = rest.split_once(", delay=")?;
@@ -326,7 +327,7 @@ fn outcome(line: &str, dir: &str) -> Option<String> {
         Some((start, _)) => format!("{start}(forwarded as ID)"),
         None => rest.replace(dir, "DIR"),
     };
-    Some(format!("to={to}, relay={relay}, dsn={rest}"))
+    Some(format!("{agent} to={to}, relay={relay}, dsn={rest}"))
 }
 
 fn mailboxes(dir: &Path) -> Vec<(PathBuf, Vec<String>)> {
@@ -337,7 +338,7 @@ fn mailboxes(dir: &Path) -> Vec<(PathBuf, Vec<String>)> {
     let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
     for file in files {
         let text = fs::read(&file).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let text = String::from_utf8_lossy(&text).replace(&dir.display().to_string(), "DIR");
         let facts = fs::metadata(&file).expect("it was listed");
         use std::os::unix::fs::MetadataExt;
         let rights = format!("{:o} {} {}", facts.mode(), facts.uid(), facts.gid());

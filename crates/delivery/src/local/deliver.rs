@@ -424,7 +424,7 @@ fn to_mbox(writing: &Writing, path: &Path) -> (Result<(), Failure>, String) {
             let written = mbox::append(path, Some(owner), writing.new_owner, entry, rules);
             let what = format!("cannot update mailbox {} for user {user}. ", path.display());
             (
-                written.map_err(|failure| failure.behind(&what)),
+                written.map_err(|failure| failure.of_named_file().behind(&what)),
                 "delivered to mailbox".to_owned(),
             )
         }
@@ -435,7 +435,7 @@ fn to_mbox(writing: &Writing, path: &Path) -> (Result<(), Failure>, String) {
                 true => Err(Failure {
                     dsn: EnhancedCode::new(5, 7, 1),
                     text: "file is executable".to_owned(),
-                    busy: false,
+                    passing: false,
                 }),
                 false => mbox::append(path, None, None, entry, rules).map_err(|failure| {
                     let what = format!("cannot append message to file {}: ", path.display());

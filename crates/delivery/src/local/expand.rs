@@ -474,16 +474,6 @@ impl Expansion<'_> {
             )
             .await?;
         if let Some(command) = command {
-            let words = person.words(&item);
-            let command = words
-                .expand(&command, &agent.command_filter)
-                .ok_or_else(|| {
-                    tracing::warn!(prog = PROG, "mailbox_command: bad expression in {command}");
-                    Stop::deferred(
-                        EnhancedCode::new(4, 3, 5),
-                        "mail system configuration error",
-                    )
-                })?;
             let rights = Some(user);
             self.step(item.about, Work::Command { command, rights });
             return Ok(());

@@ -10,8 +10,8 @@ use nix::errno::Errno;
 pub struct Failure {
     pub dsn: EnhancedCode,
     pub text: String,
-    /// Somebody else is at it just now.
-    pub busy: bool,
+    /// It may go away: somebody else is at it just now, or has to put something right.
+    pub passing: bool,
 }
 
 impl Failure {
@@ -21,7 +21,7 @@ impl Failure {
         Failure {
             dsn: code(error),
             text: format!("{}: {}", text.as_ref(), reason(error)),
-            busy: matches!(
+            passing: matches!(
                 error.kind(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::AlreadyExists
             ),
@@ -33,7 +33,7 @@ impl Failure {
         Failure {
             dsn: EnhancedCode::new(4, 2, 0),
             text: text.into(),
-            busy: false,
+            passing: false,
         }
     }
 
@@ -53,7 +53,7 @@ impl Failure {
     /// The same for a file or folder that a user named: trouble with it alone is permanent (5.2.0), as
     /// local(8) has it.
     pub fn of_named_file(mut self) -> Failure {
-        if !self.busy && self.dsn == EnhancedCode::new(4, 2, 0) {
+        if !self.passing && self.dsn == EnhancedCode::new(4, 2, 0) {
             self.dsn = EnhancedCode::new(5, 2, 0);
         }
         self

@@ -75,7 +75,7 @@ pub fn append(
     let _dotlock = match rules.locking.dotlock {
         true => match Dotlock::acquire(path, &rules.locking) {
             Ok(lock) => Some(lock),
-            Err(failure) if rules.locking.dotlock_may_fail && !failure.busy => {
+            Err(failure) if rules.locking.dotlock_may_fail && !failure.passing => {
                 tracing::warn!(prog = "local", "{}", failure.text);
                 None
             }
@@ -151,10 +151,11 @@ fn open(path: &Path, owner: Option<Owner>) -> Result<File, Failure> {
             prog = "virtual",
             "specify \"strict_mailbox_ownership = no\" to ignore mailbox ownership mismatch"
         );
-        return Err(Failure::of_mailbox(format!(
-            "destination {} is not owned by recipient",
-            path.display()
-        )));
+        let text = format!("destination {} is not owned by recipient", path.display());
+        return Err(Failure {
+            passing: true,
+            ..Failure::of_mailbox(text)
+        });
     }
     Ok(file)
 }
