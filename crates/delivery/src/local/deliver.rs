@@ -52,7 +52,7 @@ impl Local {
         let started = Instant::now();
         let Step { about, work } = step;
         let outcome = match work {
-            Work::Settled(outcome) => outcome,
+            Work::Settled(outcome) => *outcome,
             Work::Mailbox { user, path } => {
                 self.mailbox(request, recipient, &about, user, path).await
             }
@@ -129,9 +129,8 @@ impl Local {
         if path == "/dev/null" {
             return Outcome::sent(PROG, DELIVERED, format!("delivered to file: {path}"));
         }
-        let rights = match self.acting(rights) {
-            Ok(account) => account.owner,
-            Err(outcome) => return outcome,
+        let Some(Account { owner: rights, .. }) = self.acting(rights) else {
+            return misconfigured();
         };
         let head = self.head(about, !path.ends_with('/'), self.prepend.file);
         self.write(
@@ -163,14 +162,16 @@ impl Local {
     }
 
     /// With whose rights: never root's.
-    fn acting(&self, rights: Option<Account>) -> Result<Account, Outcome> {
-        match rights {
-            Some(account) if account.owner.uid != 0 => Ok(account),
-            _ => self.default_privs.clone().map_err(|problem| {
-                tracing::warn!(prog = PROG, "{problem}");
-                let code = EnhancedCode::new(4, 3, 5);
-                Outcome::deferred(PROG, code, "mail system configuration error")
-            }),
+    fn acting(&self, rights: Option<Account>) -> Option<Account> {
+        match rights.filter(|account| account.owner.uid != 0) {
+            Some(account) => Some(account),
+            None => {
+                let default = self.default_privs.as_ref();
+                default
+                    .map_err(|problem| tracing::warn!(prog = PROG, "{problem}"))
+                    .ok()
+                    .cloned()
+            }
         }
     }
 
@@ -192,9 +193,8 @@ impl Local {
         rights: Option<Account>,
     ) -> Outcome {
         let person = rights.clone();
-        let acting = match self.acting(rights) {
-            Ok(account) => account,
-            Err(outcome) => return outcome,
+        let Some(acting) = self.acting(rights) else {
+            return misconfigured();
         };
         let mut argv = self.shell.clone();
         if argv.is_empty() {
@@ -308,6 +308,11 @@ impl Local {
         }
         environment
     }
+}
+
+fn misconfigured() -> Outcome {
+    let code = EnhancedCode::new(4, 3, 5);
+    Outcome::deferred(PROG, code, "mail system configuration error")
 }
 
 /// A local part, and what it consists of.

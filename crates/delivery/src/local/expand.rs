@@ -3,15 +3,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 
 use mail::address::{add_extension, quote_local};
 use mail::status::EnhancedCode;
 use mail::token::{Token, addresses, internal};
 
 use super::words::Words;
-use super::{About, Account, Addresses, Local, PROG, Step, Work};
+use super::{About, Account, Addresses, Local, PROG, Step, Work, files};
 use crate::content::{has_delivered_to, header};
 use crate::mailbox::failure::reason;
 use crate::request::{Outcome, Rcpt, Request};
@@ -20,8 +18,6 @@ use crate::request::{Outcome, Rcpt, Request};
 const DEPTH_LIMIT: usize = 100;
 /// Addresses, files and commands that one recipient may turn into.
 const STEP_LIMIT: usize = 10_000;
-/// Bytes of a `.forward` or `:include:` file.
-const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// What an address stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +49,15 @@ struct Item {
 }
 
 /// A lookup failed for now, or the text that the outcome has.
-struct Stop(Outcome);
+struct Stop(Box<Outcome>);
 
 impl Stop {
     fn deferred(code: EnhancedCode, text: impl Into<String>) -> Stop {
-        Stop(Outcome::deferred(PROG, code, text))
+        Stop(Box::new(Outcome::deferred(PROG, code, text)))
     }
 
     fn bounced(code: EnhancedCode, text: impl Into<String>) -> Stop {
-        Stop(Outcome::bounced(PROG, code, text))
+        Stop(Box::new(Outcome::bounced(PROG, code, text)))
     }
 
     fn configuration() -> Stop {
@@ -99,7 +95,7 @@ impl Local {
         };
         let settled = |stop: Stop, about: About| Step {
             about,
-            work: Work::Settled(stop.0.via(PROG)),
+            work: Work::Settled(Box::new(stop.0.via(PROG))),
         };
         let header = match header(&request.message.content).await {
             Ok(header) => header,
@@ -318,7 +314,7 @@ impl Expansion<'_> {
                 next.about.delivered.clone_from(&item.text);
             }
             let spec = table.spec().to_owned();
-            next.rights = blocking(move || owner_of_table(&spec)).await?;
+            next.rights = blocking(move || files::owner_of_table(&spec)).await?;
             self.alias_owner(&mut next, name).await?;
             self.push_destinations(&next, &value);
             return Ok(true);
@@ -385,7 +381,11 @@ impl Expansion<'_> {
             return Ok(());
         }
         let reader = item.rights.clone();
-        let (text, rights) = blocking(move || Ok(read_include(&path, reader.as_ref()))).await??;
+        let read = blocking(move || Ok(files::read_include(&path, reader.as_ref()))).await?;
+        let (text, rights) = read.map_err(|problem| {
+            tracing::warn!(prog = PROG, "{problem}");
+            Stop::configuration()
+        })?;
         item.kind = Kind::Include;
         item.alias = None;
         item.depth += 1;
@@ -417,7 +417,7 @@ impl Expansion<'_> {
             .filter_map(|path| words.expand(path, &agent.forward_filter))
             .collect();
         let owner = account.clone();
-        let found = blocking(move || find_forward(&paths, &owner)).await?;
+        let found = blocking(move || files::find_forward(&paths, &owner)).await?;
         let Some((path, text)) = found else {
             return Ok(false);
         };
@@ -521,7 +521,7 @@ impl Expansion<'_> {
         if ["mailer-daemon", "postmaster"].contains(&person.user) {
             tracing::warn!(prog = PROG, "required alias not found: {}", person.user);
             let code = EnhancedCode::new(2, 0, 0);
-            return Err(Stop(Outcome::sent(PROG, code, "discarded")));
+            return Err(Stop(Box::new(Outcome::sent(PROG, code, "discarded"))));
         }
         let text = format!("unknown user: \"{}\"", person.local);
         Err(Stop::bounced(EnhancedCode::new(5, 1, 1), text))
@@ -617,115 +617,4 @@ async fn blocking<T: Send + 'static>(
                 format!("user lookup error: {text}"),
             )
         })
-}
-
-/// Whose rights the commands and files of an alias table get: its owner's; `None` where that is root, or where
-/// the table is no file.
-fn owner_of_table(spec: &str) -> Result<Option<Account>, String> {
-    let spec = spec.strip_prefix("proxy:").unwrap_or(spec);
-    let path = spec.split_once(':').map_or("", |(_, path)| path);
-    if !path.starts_with('/') {
-        return Ok(None);
-    }
-    let candidates = [
-        path.to_owned(),
-        format!("{path}.db"),
-        format!("{path}.lmdb"),
-    ];
-    let Some(facts) = candidates.iter().find_map(|path| fs::metadata(path).ok()) else {
-        return Ok(None);
-    };
-    match facts.uid() {
-        0 => Ok(None),
-        uid => Account::of_uid(uid)?
-            .map(Some)
-            .ok_or_else(|| format!("cannot find alias database owner for {spec}")),
-    }
-}
-
-/// An `:include:` file's text, and whose rights its commands get: its owner's, unless that is root.
-fn read_include(path: &str, reader: Option<&Account>) -> Result<(String, Option<Account>), Stop> {
-    let problem = |what: &str| {
-        tracing::warn!(prog = PROG, "{what}");
-        Stop::configuration()
-    };
-    let unable = |error: &std::io::Error| {
-        problem(&format!(
-            "unable to lookup :include: file {path}: {}",
-            reason(error)
-        ))
-    };
-    let _rights = match reader {
-        Some(account) => Some(account.owner.borrow().map_err(|text| problem(&text))?),
-        None => None,
-    };
-    let facts = fs::metadata(path).map_err(|error| unable(&error))?;
-    if !facts.is_file() {
-        return Err(problem(&format!(
-            ":include: file {path} is not a regular file"
-        )));
-    }
-    if facts.mode() & 0o002 != 0 {
-        return Err(problem(&format!(":include: file {path} is world writable")));
-    }
-    let owner = match facts.uid() {
-        0 => reader.cloned(),
-        uid => match Account::of_uid(uid) {
-            Ok(Some(account)) => Some(account),
-            _ => {
-                let text = format!("{path}: cannot find :include: file owner username");
-                return Err(problem(&text));
-            }
-        },
-    };
-    let text = read(path).map_err(|error| {
-        problem(&format!(
-            "cannot open include file {path}: {}",
-            reason(&error)
-        ))
-    })?;
-    Ok((text, owner))
-}
-
-/// The first of these files that is there and may be trusted.
-fn find_forward(paths: &[String], account: &Account) -> Result<Option<(String, String)>, String> {
-    let _rights = account.owner.borrow()?;
-    for path in paths {
-        let Ok(facts) = fs::symlink_metadata(path) else {
-            continue;
-        };
-        let complaint = if !facts.is_file() {
-            "is not a regular file".to_owned()
-        } else if facts.uid() != 0 && facts.uid() != account.owner.uid {
-            format!("has bad owner uid {}", facts.uid())
-        } else if facts.mode() & 0o002 != 0 {
-            "is world writable".to_owned()
-        } else {
-            match read(path) {
-                Ok(text) => return Ok(Some((path.clone(), text))),
-                Err(error) => {
-                    tracing::warn!(prog = PROG, "cannot open file {path}: {}", reason(&error));
-                    continue;
-                }
-            }
-        };
-        tracing::warn!(prog = PROG, "file {path} {complaint}");
-    }
-    Ok(None)
-}
-
-/// The destinations in a file, comments left out, as one list.
-fn read(path: &str) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(FILE_LIMIT)
-        .read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'));
-    let lines: Vec<&str> = lines
-        .map(|line| line.trim_end_matches([',', ' ']))
-        .collect();
-    Ok(lines.join(",\n"))
 }

@@ -17,6 +17,7 @@ use crate::request::{Expanded, Forward, Line, Outcome, Rcpt, Request, Status};
 
 mod deliver;
 mod expand;
+mod files;
 mod settings;
 mod words;
 
@@ -138,7 +139,7 @@ enum Work {
         to: String,
     },
     /// Nothing more to do.
-    Settled(Outcome),
+    Settled(Box<Outcome>),
 }
 
 impl Step {
