@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::forward::{self, Located};
 use crate::generation::Generation;
+use crate::log;
 use crate::scheduler::Scheduler;
 
 /// What comes after an attempt.
@@ -178,7 +179,8 @@ impl Attempt<'_> {
         let mut settled = Vec::new();
         for index in envelope.unfinished() {
             let recipient = &envelope.recipients[index];
-            let route = match self.route(&mut walk, recipient).await {
+            let filter = envelope.filter.as_deref();
+            let route = match self.route(&mut walk, recipient, filter).await {
                 Ok(route) => route,
                 Err(outcome) => {
                     settled.push((index, outcome));
@@ -194,7 +196,15 @@ impl Attempt<'_> {
         (groups, settled)
     }
 
-    async fn route(&self, walk: &mut Walk, recipient: &Recipient) -> Result<Route, Outcome> {
+    async fn route(
+        &self,
+        walk: &mut Walk,
+        recipient: &Recipient,
+        filter: Option<&str>,
+    ) -> Result<Route, Outcome> {
+        if let Some(filter) = filter {
+            return Ok(filter_route(filter, &recipient.address));
+        }
         if let (true, Some(hint)) = (self.fresh, &recipient.hint) {
             let (transport, nexthop) = (hint.transport.clone(), hint.nexthop.clone());
             return Ok(Route { transport, nexthop });
@@ -400,10 +410,11 @@ impl Attempt<'_> {
         clock: Clock,
         progress: &mut Progress,
     ) {
+        let name = self.generation.log_name(&done.transport);
         for (rcpt, outcome) in done.recipients.iter().zip(done.outcomes) {
             let recipient = &envelope.recipients[rcpt.index];
             let lines = outcome.expanded.as_ref().map(|expanded| &expanded.lines);
-            match lines.filter(|lines| !lines.is_empty()) {
+            let tell = || match lines.filter(|lines| !lines.is_empty()) {
                 None => self.log_outcome(id, recipient, &outcome, clock, done.waited),
                 Some(lines) => {
                     for line in lines {
@@ -411,6 +422,10 @@ impl Attempt<'_> {
                         self.log_outcome(id, &part, &line.outcome, clock, done.waited);
                     }
                 }
+            };
+            match name {
+                Some(name) => log::named_now(name.clone(), tell),
+                None => tell(),
             }
             progress.results.push((rcpt.index, outcome));
         }
@@ -434,6 +449,11 @@ impl Attempt<'_> {
             attributes,
             ..Update::default()
         };
+        // Only what would have been tried again can come too late.
+        let expired = expired
+            && results
+                .iter()
+                .any(|(_, outcome)| outcome.status == Status::Deferred);
         for (index, outcome) in &results {
             let new = match (outcome.status, expired) {
                 (Status::Deferred, true) => bounced(outcome),
@@ -658,6 +678,8 @@ impl Attempt<'_> {
         let settings = &self.generation.reports;
         let report = dsn::compose(settings, kind, mail, about, &report_id, now)
             .map_err(|error| text(&error))?;
+        let message_id = &report.message_id;
+        tracing::info!(prog = "cleanup", "{report_id}: message-id={message_id}");
         spooling
             .append(&report.content)
             .await
@@ -710,6 +732,7 @@ impl Attempt<'_> {
 }
 
 struct Delivered {
+    transport: String,
     recipients: Vec<Rcpt>,
     outcomes: Vec<Outcome>,
     /// From the attempt's beginning to the delivery's.
@@ -726,8 +749,14 @@ async fn deliver_one(generation: Arc<Generation>, request: Request, began: Insta
     let _transport = transport.acquire().await;
     let waited = began.elapsed();
     let router = Located(&generation.router);
-    let outcomes = generation.agents.deliver(&request, &router).await;
+    let delivery = generation.agents.deliver(&request, &router);
+    let outcomes = match generation.log_name(&request.transport) {
+        // Two forms of one future beside each other would double the size of this one.
+        Some(name) => Box::pin(log::named(name.clone(), delivery)).await,
+        None => delivery.await,
+    };
     Delivered {
+        transport: request.transport,
         recipients: request.recipients,
         outcomes,
         waited,
@@ -822,6 +851,19 @@ impl std::fmt::Display for Seconds {
             _ => return write!(f, "{seconds:.0}"),
         };
         f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+/// `transport:nexthop` of a content filter; without next hop, the recipient's domain is it.
+fn filter_route(filter: &str, recipient: &str) -> Route {
+    let (transport, nexthop) = filter.split_once(':').unwrap_or((filter, ""));
+    let nexthop = match nexthop {
+        "" => mail::address::domain(recipient).unwrap_or_default(),
+        nexthop => nexthop,
+    };
+    Route {
+        transport: transport.to_owned(),
+        nexthop: nexthop.to_owned(),
     }
 }
 

@@ -25,14 +25,15 @@ impl Words<'_> {
 
     /// `text` expanded; characters of values outside `filter` become `_`. `None`: an expression is wrong.
     pub fn expand(&self, text: &str, filter: &str) -> Option<String> {
-        let mut lookup = |name: &str| -> Result<Option<String>, config::expand::SyntaxError> {
-            let keep = |c: char| if filter.contains(c) { c } else { '_' };
-            let value = self.value(name);
-            Ok(value.map(|value| match filter {
-                "" => value,
-                _ => value.chars().map(keep).collect(),
-            }))
-        };
+        let mut lookup =
+            |name: &str, _wanted| -> Result<Option<String>, config::expand::SyntaxError> {
+                let keep = |c: char| if filter.contains(c) { c } else { '_' };
+                let value = self.value(name);
+                Ok(value.map(|value| match filter {
+                    "" => value,
+                    _ => value.chars().map(keep).collect(),
+                }))
+            };
         config::expand::expand(text, &mut lookup).ok()
     }
 

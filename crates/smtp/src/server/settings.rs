@@ -15,6 +15,8 @@ pub struct Settings {
     pub banner: String,
     /// `message_size_limit` in bytes; 0: no limit.
     pub message_size_limit: u64,
+    /// Unknown commands are asked about.
+    pub ask_unknown: bool,
     /// `line_length_limit`: longer command lines are cut.
     pub line_length_limit: usize,
     /// `smtpd_recipient_limit`; 0: no limit.
@@ -45,6 +47,8 @@ pub struct Settings {
     pub smtputf8_enable: bool,
     /// `strict_smtputf8`.
     pub strict_smtputf8: bool,
+    /// `inet_protocols` has IPv6: XCLIENT may name such an address.
+    pub ipv6: bool,
     /// `allow_min_user`: recipients may begin with `-`.
     pub allow_min_user: bool,
     /// `resolve_null_domain`: `user@` is taken as `user@$myhostname`.
@@ -79,6 +83,8 @@ pub struct Settings {
     pub sasl: bool,
     /// `broken_sasl_auth_clients`: `AUTH=` in the EHLO reply, too.
     pub broken_sasl_auth_clients: bool,
+    /// Some `smtpd_client_…_rate_limit` is set: [`super::Question::Count`] is asked.
+    pub count_commands: bool,
     /// `smtpd_sasl_response_limit`: bytes in one response of the client during AUTH.
     pub sasl_response_limit: usize,
 }
@@ -117,6 +123,8 @@ pub enum Keyword {
     Etrn,
     StartTls,
     Auth,
+    Xclient,
+    Xforward,
     EnhancedStatusCodes,
     EightBitMime,
     Dsn,
@@ -125,13 +133,15 @@ pub enum Keyword {
 
 impl Keyword {
     /// All of them in the order of the EHLO reply.
-    pub const ALL: [Keyword; 10] = [
+    pub const ALL: [Keyword; 12] = [
         Keyword::Pipelining,
         Keyword::Size,
         Keyword::Vrfy,
         Keyword::Etrn,
         Keyword::StartTls,
         Keyword::Auth,
+        Keyword::Xclient,
+        Keyword::Xforward,
         Keyword::EnhancedStatusCodes,
         Keyword::EightBitMime,
         Keyword::Dsn,
@@ -147,6 +157,8 @@ impl Keyword {
             Keyword::Etrn => "ETRN",
             Keyword::StartTls => "STARTTLS",
             Keyword::Auth => "AUTH",
+            Keyword::Xclient => "XCLIENT",
+            Keyword::Xforward => "XFORWARD",
             Keyword::EnhancedStatusCodes => "ENHANCEDSTATUSCODES",
             Keyword::EightBitMime => "8BITMIME",
             Keyword::Dsn => "DSN",
@@ -169,6 +181,7 @@ impl Default for Settings {
             hostname: "localhost".to_owned(),
             banner: "localhost ESMTP Postroom".to_owned(),
             message_size_limit: 10_240_000,
+            ask_unknown: false,
             line_length_limit: 2048,
             recipient_limit: 1000,
             recipient_overshoot_limit: 1000,
@@ -186,6 +199,7 @@ impl Default for Settings {
             strict_smtputf8: false,
             allow_min_user: false,
             resolve_null_domain: false,
+            ipv6: false,
             resolve_numeric_domain: false,
             discard_ehlo_keywords: Vec::new(),
             forbidden_commands: ["CONNECT", "GET", "POST"].map(str::to_owned).to_vec(),
@@ -200,6 +214,7 @@ impl Default for Settings {
             tls_auth_only: false,
             sasl: false,
             broken_sasl_auth_clients: false,
+            count_commands: false,
             sasl_response_limit: 12288,
         }
     }

@@ -6,6 +6,8 @@ pub(super) enum Verb {
     Helo,
     Ehlo,
     Lhlo,
+    Xclient,
+    Xforward,
     StartTls,
     Auth,
     Mail,
@@ -17,8 +19,6 @@ pub(super) enum Verb {
     Vrfy,
     Etrn,
     Quit,
-    Xclient,
-    Xforward,
     Unknown,
 }
 
@@ -27,6 +27,8 @@ const VERBS: [(Verb, &str); 17] = [
     (Verb::Helo, "HELO"),
     (Verb::Ehlo, "EHLO"),
     (Verb::Lhlo, "LHLO"),
+    (Verb::Xclient, "XCLIENT"),
+    (Verb::Xforward, "XFORWARD"),
     (Verb::StartTls, "STARTTLS"),
     (Verb::Auth, "AUTH"),
     (Verb::Mail, "MAIL"),
@@ -38,8 +40,6 @@ const VERBS: [(Verb, &str); 17] = [
     (Verb::Vrfy, "VRFY"),
     (Verb::Etrn, "ETRN"),
     (Verb::Quit, "QUIT"),
-    (Verb::Xclient, "XCLIENT"),
-    (Verb::Xforward, "XFORWARD"),
     (Verb::Unknown, "UNKNOWN"),
 ];
 
@@ -71,6 +71,14 @@ impl Verb {
                 | Verb::Xclient
                 | Verb::Xforward
                 | Verb::Unknown
+        )
+    }
+
+    /// Nothing may be sent ahead behind it (RFC 2920 section 3.1).
+    pub fn ends_a_group(self) -> bool {
+        matches!(
+            self,
+            Verb::Helo | Verb::Ehlo | Verb::Lhlo | Verb::Data | Verb::Vrfy | Verb::Noop
         )
     }
 
@@ -114,7 +122,7 @@ impl Counters {
             }
             out.push_str(&name.to_ascii_lowercase());
             out.push('=');
-            if good != given {
+            if good != given || given == 0 {
                 out.push_str(&format!("{good}/"));
             }
             out.push_str(&given.to_string());
@@ -146,7 +154,7 @@ mod tests {
     #[test]
     fn summary_is_postfixs() {
         let mut counters = Counters::default();
-        assert_eq!(counters.summary(), "commands=0");
+        assert_eq!(counters.summary(), "commands=0/0");
         counters.given(Verb::Rcpt);
         counters.given(Verb::Rcpt);
         counters.good(Verb::Rcpt);
