@@ -226,11 +226,12 @@ struct Run {
 
 fn run(settings: &str, recipients: &[&str], start: impl Fn(Site) -> MailServer) -> Run {
     let server = start(site(settings));
-    for recipient in recipients {
-        submit_from_here(&server, recipient);
-    }
+    let ids: Vec<String> = recipients
+        .iter()
+        .map(|recipient| submit_from_here(&server, recipient))
+        .collect();
     wait_for("the end of all deliveries", PATIENCE, || {
-        all_tried(&server.log()).then_some(())
+        all_tried(&server.log(), &ids).then_some(())
     });
     let dir = server.site.dir().display().to_string();
     let log = server.log();
@@ -243,11 +244,14 @@ fn run(settings: &str, recipients: &[&str], start: impl Fn(Site) -> MailServer) 
     }
 }
 
-fn submit_from_here(server: &MailServer, recipient: &str) {
+fn submit_from_here(server: &MailServer, recipient: &str) -> String {
     let body = format!("Subject: to {recipient}\n\nFrom here\nbody\n");
     let mut smtp = server.smtp();
     let (_, reply) = smtp.message(SENDER, &[recipient], &body);
-    assert!(reply.is_some_and(|reply| reply.code == 250), "{recipient}");
+    let reply = reply.unwrap_or_else(|| panic!("{recipient} is refused"));
+    let id = testkit::queue_id(&reply.text);
+    id.unwrap_or_else(|| panic!("{recipient}: {reply:?}"))
+        .to_owned()
 }
 
 /// The site with its users; `passwd` in its folder names them.
@@ -295,24 +299,25 @@ fn in_namespace(site: Site, command: &[&str], tools: Option<&Path>) -> MailServe
     MailServer::start(site, &require("unshare"), &arguments, tools)
 }
 
-/// Every message that became active is gone or deferred.
-fn all_tried(log: &str) -> bool {
+/// These messages and those that came of them are gone or deferred.
+fn all_tried(log: &str, ids: &[String]) -> bool {
     let id = |line: &str| Some(line.split("]: ").nth(1)?.split_once(": ")?.0.to_owned());
     let with = |text: &str| -> BTreeSet<String> {
         let lines = log.lines().filter(|line| line.contains(text));
         lines.filter_map(id).collect()
     };
     let mut left = with(": message-id=");
-    let reports = log
-        .lines()
-        .filter_map(|line| line.split_once("notification: "));
-    left.extend(reports.map(|(_, id)| id.trim().to_owned()));
+    left.extend(ids.iter().cloned());
+    for before in ["notification: ", "(forwarded as "] {
+        let after = log.lines().filter_map(|line| line.split_once(before));
+        left.extend(after.map(|(_, id)| id.trim().trim_end_matches(')').to_owned()));
+    }
     for text in [": removed", "status=deferred"] {
         for id in with(text) {
             left.remove(&id);
         }
     }
-    left.is_empty() && log.contains(": removed")
+    left.is_empty()
 }
 
 /// `agent to=<…>, orig_to=<…>, relay=…, dsn=…, status=…` of a line of a delivery agent.
