@@ -60,7 +60,7 @@ rows! {
     honoured Bool "expand_owner_alias" = "no", "Bounce address of an alias with an owner.";
     honoured Text "export_environment" = "TZ MAIL_CONFIG LANG", "Environment variables that outside programs see.";
     accepted Int "fault_injection_code" = "0", "";
-    honoured Bool "frozen_delivered_to" = "yes", "";
+    honoured Bool "frozen_delivered_to" = "yes", "Keep the first Delivered-To address through aliases.";
     accepted Int "hash_queue_depth" = "1", "Levels of folders in the queue.";
     accepted Text "hash_queue_names" = "deferred, defer", "Queues with levels of folders.";
     accepted Bool "helpful_warnings" = "yes", "";
@@ -141,7 +141,7 @@ rows! {
     honoured Text "relocated_maps" = "", "Users that have moved.";
     accepted Text "remote_header_rewrite_domain" = "", "Domain that completes strangers' headers.";
     honoured Bool "require_home_directory" = "no", "Deliver locally only where a home exists.";
-    honoured Bool "reset_owner_alias" = "no", "";
+    honoured Bool "reset_owner_alias" = "no", "An alias without an owner ends the one around it.";
     honoured Bool "resolve_dequoted_address" = "yes", "Look for @ inside quotes too.";
     honoured Bool "resolve_null_domain" = "no", "Take user@ as local.";
     honoured Bool "resolve_numeric_domain" = "no", "Take user@1.2.3.4 as an address literal.";
