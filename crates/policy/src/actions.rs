@@ -101,7 +101,7 @@ impl Policy {
         let Place { what, value } = about;
         let action = Action::parse(&found.value);
         if let Some(name) = action.of_the_message()
-            && !self.may_act_on_the_message(question, &found, name, what)
+            && !self.may_act_on_the_message(question, &found, name)
         {
             return Outcome::Dunno;
         }
@@ -193,11 +193,10 @@ impl Policy {
         question: &mut Question<'_>,
         found: &Found,
         action: &str,
-        what: &str,
     ) -> bool {
         let problem = match question.stage {
-            Stage::Etrn => format!("action {action} is always skipped in ETRN command context"),
-            _ if !self.delay_reject && [reply::CLIENT, reply::HELO].contains(&what) => format!(
+            Stage::Etrn => format!("action {action} is unavailable in smtpd_etrn_restrictions"),
+            _ if question.facts.sender.is_none() => format!(
                 "with smtpd_delay_reject=no, action {action} is always skipped in {} or {} restrictions",
                 reply::CLIENT,
                 reply::HELO

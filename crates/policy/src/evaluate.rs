@@ -1,6 +1,7 @@
 //! Going through the lists of restrictions.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -205,12 +206,10 @@ impl Policy {
             Restriction::RejectUnlisted(Subject::Sender) => self.unlisted_sender(question).await,
             Restriction::RejectUnlisted(_) => self.unlisted_recipient(question).await,
             Restriction::RejectNonFqdn(subject) => self.non_fqdn(facts, *subject),
-            Restriction::RejectInvalidHelo => {
-                let name = facts.helo;
-                if name.is_empty() || mail::host::is_valid_domain(name) {
-                    return Outcome::Dunno;
-                }
-                Outcome::Refuse(reply::invalid_helo(self.codes.invalid_helo, name))
+            Restriction::RejectInvalidHelo => self.invalid_helo(facts.helo),
+            Restriction::Misplaced(table) => {
+                question.warn(reply::misplaced_table(table, what));
+                Outcome::Refuse(reply::configuration_error())
             }
             Restriction::RejectMultiRecipientBounce => {
                 let several = facts.recipients_so_far + usize::from(facts.recipient.is_some()) > 1;
@@ -348,6 +347,22 @@ impl Policy {
         }
     }
 
+    fn invalid_helo(&self, helo: &str) -> Outcome {
+        let name = helo.strip_suffix('.').unwrap_or(helo);
+        let valid = mail::host::is_valid_name(name) || name.parse::<IpAddr>().is_ok();
+        match self.bad_literal(helo) {
+            Some(refusal) => Outcome::Refuse(refusal),
+            None if helo.is_empty() || helo.starts_with('[') || valid => Outcome::Dunno,
+            None => Outcome::Refuse(reply::invalid_helo(self.codes.invalid_helo, helo)),
+        }
+    }
+
+    /// The refusal of `[…]` that is no address literal.
+    fn bad_literal(&self, helo: &str) -> Option<Reply> {
+        let bad = helo.starts_with('[') && mail::host::literal_address(helo).is_none();
+        bad.then(|| reply::invalid_helo_address(self.codes.invalid_helo, helo))
+    }
+
     fn non_fqdn(&self, facts: Facts<'_>, subject: Subject) -> Outcome {
         let (value, what) = match subject {
             Subject::Helo | Subject::Client => (facts.helo, reply::HELO),
@@ -358,9 +373,15 @@ impl Policy {
             Subject::Helo | Subject::Client => value,
             _ => value.rsplit_once('@').map_or("", |(_, domain)| domain),
         };
+        if what == reply::HELO
+            && let Some(refusal) = self.bad_literal(value)
+        {
+            return Outcome::Refuse(refusal);
+        }
         if value.is_empty() || domain.starts_with('[') {
             return Outcome::Dunno;
         }
+        let domain = domain.strip_suffix('.').unwrap_or(domain);
         let qualified = domain.contains('.') && mail::host::is_valid_name(domain);
         // The one address without domain that RFC 5321 section 4.5.1 wants accepted.
         let postmaster = subject == Subject::Recipient && value.eq_ignore_ascii_case("postmaster");

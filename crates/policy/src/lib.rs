@@ -53,7 +53,7 @@ pub struct Facts<'a> {
     pub encrypted: bool,
     /// The client's certificate.
     pub certificate: Option<&'a Certificate>,
-    /// More has come from the client than the command that is decided on, and its protocol or the command forbids that.
+    /// The client has sent commands ahead where that is not allowed.
     pub pipelined: bool,
 }
 

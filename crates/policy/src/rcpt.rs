@@ -336,7 +336,7 @@ impl Policy {
                     detail: Some(detail),
                 });
             }
-            if self.checks_recipients {
+            if self.checks_recipients && !leaves.iter().all(|leaf| dangling(&leaf)) {
                 tracing::warn!(
                     prog = "smtpd",
                     "{detail}; the other destinations get the mail"

@@ -127,6 +127,24 @@ pub fn invalid_helo(code: u16, value: &str) -> Reply {
     )
 }
 
+/// The same, and `reject_non_fqdn_helo_hostname`, of an address literal that is none.
+pub fn invalid_helo_address(code: u16, value: &str) -> Reply {
+    coded(
+        code,
+        5,
+        2,
+        format!("<{value}>: {HELO} rejected: invalid ip address"),
+    )
+}
+
+/// For the log: a table by itself in a list that is about nothing in particular.
+pub(crate) fn misplaced_table(table: &str, what: &str) -> String {
+    format!(
+        "specify one of (check_client_access, check_reverse_client_hostname_access, check_helo_access, \
+         check_sender_access, check_recipient_access, check_etrn_access) before {what} restriction \"{table}\""
+    )
+}
+
 /// `reject_plaintext_session`.
 pub fn plaintext_session(code: u16) -> Reply {
     coded(code, 7, 1, "Session encryption is required".into())

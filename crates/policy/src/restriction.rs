@@ -54,6 +54,8 @@ pub(crate) enum Restriction {
     RejectPlaintextSession,
     RejectLoginMismatch(LoginMismatch),
     CheckAccess(Subject, TableList),
+    /// A table without `check_…_access` where it cannot be told what to look up.
+    Misplaced(String),
     /// A name from `smtpd_restriction_classes`, with its list.
     Class(Vec<Restriction>),
     DeferIfReject,
@@ -130,8 +132,12 @@ impl Reader<'_> {
                 Restriction::Class(self.words(word, &inner, depth + 1)?)
             } else if word.contains(':') {
                 // A bare table stands for check_<stage>_access of its list.
-                let subject = stage_subject(parameter);
-                Restriction::CheckAccess(subject, self.tables.open_list_lenient(word))
+                match stage_subject(parameter) {
+                    Some(subject) => {
+                        Restriction::CheckAccess(subject, self.tables.open_list_lenient(word))
+                    }
+                    None => Restriction::Misplaced(word.clone()),
+                }
             } else {
                 match plain(&name) {
                     Some(restriction) => restriction,
@@ -142,6 +148,18 @@ impl Reader<'_> {
                     }
                 }
             };
+            let warns = matches!(restrictions.last(), Some(Restriction::WarnIfReject));
+            let ends = match restriction {
+                Restriction::Permit => true,
+                Restriction::Reject | Restriction::Defer => !warns,
+                _ => false,
+            };
+            if let (true, Some(next)) = (ends, words.as_slice().first()) {
+                tracing::warn!(
+                    prog = "smtpd",
+                    "{parameter}: restriction `{next}' after `{word}' is ignored"
+                );
+            }
             restrictions.push(restriction);
         }
         Ok(restrictions)
@@ -222,14 +240,15 @@ fn access_subject(name: &str) -> Option<Subject> {
     })
 }
 
-fn stage_subject(parameter: &str) -> Subject {
-    match parameter {
+fn stage_subject(parameter: &str) -> Option<Subject> {
+    Some(match parameter {
         "smtpd_client_restrictions" => Subject::Client,
         "smtpd_helo_restrictions" => Subject::Helo,
         "smtpd_sender_restrictions" => Subject::Sender,
         "smtpd_etrn_restrictions" => Subject::Etrn,
+        "smtpd_data_restrictions" | "smtpd_end_of_data_restrictions" => return None,
         _ => Subject::Recipient,
-    }
+    })
 }
 
 /// Restrictions with an argument that Postroom does not apply yet.

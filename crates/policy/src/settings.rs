@@ -52,7 +52,8 @@ impl Codes {
     }
 
     pub fn in_table(&self, table: UnknownIn) -> String {
-        match self.show_table {
+        // A domain of aliases has no mailboxes: Postfix's reply for it is fixed.
+        match self.show_table || table == UnknownIn::VirtualAlias {
             true => format!(" in {}", table.table()),
             false => String::new(),
         }

@@ -21,3 +21,11 @@ fn xclient_and_xforward_are_postfixs() {
     }
     Suite::read("xclient").compare();
 }
+
+#[test]
+fn restrictions_decide_as_postfixs() {
+    if !testkit::peers() {
+        return;
+    }
+    Suite::read("restrictions").compare();
+}

@@ -1,6 +1,7 @@
 //! The lines that tell what the restrictions did, in the form that log readers parse:
 //! `NOQUEUE: reject: RCPT from name[address]: 554 5.7.1 …; from=<…> to=<…> proto=ESMTP helo=<…>`.
 
+use mail::address::quote_local;
 use policy::{Event, Refusal};
 use queue::QueueId;
 
@@ -44,10 +45,10 @@ impl Place<'_> {
             client.peer.name_and_address()
         );
         if let Some(sender) = self.sender {
-            line.push_str(&format!(" from=<{sender}>"));
+            line.push_str(&format!(" from=<{}>", quoted(sender)));
         }
         if let Some(recipient) = self.recipient {
-            line.push_str(&format!(" to=<{recipient}>"));
+            line.push_str(&format!(" to=<{}>", quoted(recipient)));
         }
         line.push_str(&format!(" proto={}", client.protocol));
         if !client.helo.is_empty() {
@@ -59,5 +60,12 @@ impl Place<'_> {
     fn id(self) -> String {
         self.id
             .map_or_else(|| "NOQUEUE".to_owned(), |id| id.to_string())
+    }
+}
+
+fn quoted(address: &str) -> String {
+    match address {
+        "" => String::new(),
+        address => quote_local(address),
     }
 }

@@ -201,7 +201,6 @@ impl Connection {
                 self.become_another(login).await;
                 self.greet().await
             }
-            Question::Count(command) => self.count(command).await,
             Question::Helo(helo) => {
                 if helo.extended {
                     self.offer_mechanisms().await;
@@ -217,6 +216,7 @@ impl Connection {
                 self.milters_on_helo(&helo).await
             }
             Question::Mail(mail) => self.mail(mail).await,
+            Question::Count(command) => self.count(command).await,
             Question::Auth(_) | Question::Vrfy(_) | Question::Etrn(_)
                 if self.guard.other().is_some() =>
             {
@@ -435,16 +435,18 @@ impl Connection {
                 self.shared.scheduler.flush_site(domain).await;
                 Answer::Continue
             }
-            Ok(false) => {
-                let client = self.session.peer().name_and_address();
-                tracing::warn!(prog = "smtpd", "reject: ETRN {domain}... from {client}");
-                Answer::Reply(smtp::reply::etrn_unavailable(domain))
-            }
+            Ok(false) => self.cannot_flush(domain),
             Err(error) => {
                 tracing::warn!(prog = "smtpd", "fast_flush_domains: {error}");
-                Answer::Reply(smtp::reply::etrn_unavailable(domain))
+                self.cannot_flush(domain)
             }
         }
+    }
+
+    fn cannot_flush(&self, domain: &str) -> Answer {
+        let client = self.session.peer().name_and_address();
+        tracing::warn!(prog = "smtpd", "reject: ETRN {domain}... from {client}");
+        Answer::Reply(smtp::reply::etrn_unavailable(domain))
     }
 
     /// `smtpd_etrn_restrictions`.
@@ -505,7 +507,7 @@ impl Connection {
             encryption: self.encryption.as_ref(),
             login: self.login.as_ref(),
             has_logins: self.smtpd.sasl.is_some(),
-            has_more_input: self.session.has_more_input(),
+            has_pipelined: self.session.has_pipelined(),
         }
     }
 }

@@ -32,8 +32,8 @@ pub(crate) struct Client<'a> {
     pub login: Option<&'a Login>,
     /// AUTH is enabled.
     pub has_logins: bool,
-    /// More has come than the command that is being answered.
-    pub has_more_input: bool,
+    /// The client has sent commands ahead where that is not allowed.
+    pub has_pipelined: bool,
 }
 
 impl Client<'_> {
@@ -54,8 +54,7 @@ impl Client<'_> {
                 let certificate = encryption.certificate.as_ref();
                 certificate.map(|certificate| &certificate.facts)
             }),
-            // RFC 2920: only ESMTP has pipelining.
-            pipelined: self.has_more_input && self.protocol == "SMTP",
+            pipelined: self.has_pipelined,
         }
     }
 
@@ -282,7 +281,6 @@ impl Transaction {
             sender: Some(&self.mail.address),
             recipient: only.as_deref(),
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
-            pipelined: client.has_more_input,
             ..client.facts()
         };
         let smtpd = Arc::clone(&self.smtpd);
@@ -391,7 +389,7 @@ impl Transaction {
     /// Once the header is complete, as whoever follows a message through the log expects it before
     /// anything that is said of its content.
     fn log_message_id(&mut self) {
-        if self.told_message_id {
+        if self.told_message_id || self.effects.discard.is_some() {
             return;
         }
         if let (Some(header), Some(id)) = (&self.header, self.id())
@@ -432,7 +430,6 @@ impl Transaction {
             self.append(&rest).await?;
         }
         let only = self.only_recipient();
-        let discarded = self.effects.discard.is_some();
         let decided = self.decide_at_end(client, only.as_deref()).await;
         self.log(
             client,
@@ -440,10 +437,7 @@ impl Transaction {
             only.as_deref(),
             decided.as_ref().err(),
         );
-        match discarded {
-            true => self.content_log.clear(),
-            false => self.log_content(),
-        }
+        self.log_content();
         decided?;
         if let Some(checker) = self.checker.take() {
             self.take_findings(checker.into_findings())?;

@@ -26,7 +26,7 @@ rows! {
     honoured Text "smtpd_end_of_data_restrictions" = "", "Checked after the message.";
     honoured Bool "smtpd_enforce_tls" = "no", "Old form of smtpd_tls_security_level = encrypt.";
     honoured Time "smtpd_error_sleep_time" = "1s", "Pause before a reply after errors.";
-    honoured Text "smtpd_etrn_restrictions" = "", "";
+    honoured Text "smtpd_etrn_restrictions" = "", "Restrictions for ETRN.";
     accepted Raw "smtpd_expansion_filter" = "\\t\\40!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\\\]^_`abcdefghijklmnopqrstuvwxyz{|}~", "Characters that expansions in replies may hold.";
     honoured Text "smtpd_forbid_bare_newline" = "normalize", "What a line feed without carriage return does.";
     honoured Text "smtpd_forbid_bare_newline_exclusions" = "$mynetworks", "Clients that may send bare line feeds.";

@@ -18,7 +18,7 @@ impl Session {
             };
             return self.refuse(&syntax);
         }
-        if self.is_out_of_step() && self.settings.forbid_unauth_pipelining {
+        if self.is_out_of_step() {
             return;
         }
         // RFC 5321 4.1.4: EHLO begins anew, as RSET does.

@@ -9,6 +9,7 @@ use crate::{Reply, reply};
 impl Session {
     /// After connecting, and after XCLIENT.
     pub(super) fn connected(&mut self, answer: Answer) {
+        self.note_pipelining();
         if let Answer::Greet(greeting) = answer {
             return self.say(&greeting);
         }

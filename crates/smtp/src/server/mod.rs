@@ -104,10 +104,11 @@ impl Peer {
 
     /// `name[address]` as logs and reply texts show the client; `name[address]:port` with [`Peer::show_port`].
     pub fn name_and_address(&self) -> String {
-        let address = self.shown_address();
-        match self.show_port {
-            true => format!("{}[{address}]:{}", self.name, self.port),
-            false => format!("{}[{address}]", self.name),
+        let (name, address) = (&self.name, self.shown_address());
+        match (self.show_port, self.port) {
+            (false, _) => format!("{name}[{address}]"),
+            (true, 0) => format!("{name}[{address}]:{}", Peer::UNKNOWN),
+            (true, port) => format!("{name}[{address}]:{port}"),
         }
     }
 

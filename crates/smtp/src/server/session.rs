@@ -27,6 +27,8 @@ pub struct Session {
     pub(super) transaction: Option<Transaction>,
     /// The message that is coming in, after DATA.
     pub(super) content: Option<Incoming>,
+    /// The client has sent ahead what it should not.
+    pipelined: bool,
     /// The client was refused when it connected.
     denied: bool,
     /// A question to be asked in the next step; `pending` is set with it.
@@ -109,6 +111,7 @@ impl Session {
             helo: None,
             transaction: None,
             content: None,
+            pipelined: false,
             denied: false,
             question: Some(Question::Connect),
             pending: Some(Pending::Connect),
@@ -274,11 +277,6 @@ impl Session {
         self.privileges = change(self.privileges);
     }
 
-    /// Whether more has come than the command that is being answered.
-    pub fn has_more_input(&self) -> bool {
-        !self.input.is_empty()
-    }
-
     /// The command that is being answered, in capitals, or `CONNECT`, or `END-OF-MESSAGE`.
     pub fn place(&self) -> &'static str {
         self.place
@@ -406,6 +404,7 @@ impl Session {
             }
             self.junk += 1;
         }
+        self.watch_pipelining(verb);
         self.dispatch(verb, word, rest);
     }
 
@@ -512,11 +511,20 @@ impl Session {
         self.denied = true;
     }
 
-    /// `smtpd_forbid_unauth_pipelining`: nothing may wait behind EHLO and DATA.
-    pub(super) fn is_out_of_step(&mut self) -> bool {
-        if self.input.is_empty() {
-            return false;
+    /// More may wait behind a command only where both sides have agreed on pipelining, and behind some commands never
+    /// (RFC 2920 section 3.1). It is logged once.
+    fn watch_pipelining(&mut self, verb: Verb) {
+        let agreed = self.protocol_name() == "ESMTP" && !verb.ends_a_group();
+        if !agreed {
+            self.note_pipelining();
         }
+    }
+
+    pub(super) fn note_pipelining(&mut self) {
+        if self.pipelined || self.input.is_empty() {
+            return;
+        }
+        self.pipelined = true;
         let ahead = shown_ahead(self.input.waiting());
         let client = self.peer.name_and_address();
         tracing::info!(
@@ -524,10 +532,20 @@ impl Session {
             "improper command pipelining after {} from {client}: {ahead}",
             self.place
         );
-        if self.settings.forbid_unauth_pipelining {
+    }
+
+    /// `smtpd_forbid_unauth_pipelining`: nothing may wait behind EHLO and DATA. Ends the session if so.
+    pub(super) fn is_out_of_step(&mut self) -> bool {
+        let out = self.settings.forbid_unauth_pipelining && !self.input.is_empty();
+        if out {
             self.end(CloseReason::Disconnected, Some(&reply::NOT_SYNCHRONIZED));
         }
-        self.settings.forbid_unauth_pipelining
+        out
+    }
+
+    /// Whether the client has sent commands ahead where that is not allowed.
+    pub fn has_pipelined(&self) -> bool {
+        self.pipelined
     }
 
     pub(super) fn rules(&self) -> Rules {
@@ -633,11 +651,10 @@ fn shown_ahead(bytes: &[u8]) -> String {
         let start = line.trim_start().get(..4);
         !start.is_some_and(|word| word.eq_ignore_ascii_case("AUTH"))
     });
-    let shown: Vec<&str> = lines.collect();
-    printable(shown.join("\r\n").as_bytes())
-        .chars()
-        .take(100)
-        .collect()
+    let shown: String = lines
+        .map(|line| printable(line.as_bytes()) + "\\r\\n")
+        .collect();
+    shown.chars().take(100).collect()
 }
 
 /// Bytes as a log may show them: `?` for control characters.
