@@ -23,6 +23,7 @@ use crate::log;
 use crate::rates::Limits;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
+use crate::spawn::Spawn;
 use crate::tls;
 
 /// A mistake in the configuration, one line, with its remedy.
@@ -92,13 +93,13 @@ pub(crate) struct Incoming {
     pub hopcount_limit: usize,
     pub enable_original_recipient: bool,
     pub map_addresses: bool,
+    pub limits: Limits,
     /// `content_filter`; empty without.
     pub content_filter: String,
     /// `smtpd_authorized_xclient_hosts`.
     pub xclient_hosts: HostList,
     /// `smtpd_authorized_xforward_hosts`.
     pub xforward_hosts: HostList,
-    pub limits: Limits,
     pub peername_lookup: bool,
     /// `smtpd_client_port_logging`.
     pub port_logging: bool,
@@ -155,6 +156,8 @@ pub struct Generation {
     pub(crate) config: Config,
     tables: Tables,
     pub(crate) smtpd: Vec<Arc<Smtpd>>,
+    /// Services that run a command for each connection.
+    pub(crate) spawn: Vec<Arc<Spawn>>,
     /// For mail that is in the queue: no service's overrides.
     pub(crate) router: Arc<Router>,
     pub(crate) agents: Agents,
@@ -166,6 +169,10 @@ pub struct Generation {
     pub(crate) limits: TransportLimits,
     log_names: HashMap<String, log::Name>,
     warnings: Vec<String>,
+    /// Settings and services that are not supported, and what follows; they are logged, and told by `postroom check` itself.
+    unsupported: Vec<String>,
+    /// Settings without effect that do no harm, in one line.
+    harmless: Option<String>,
     /// Certificates, keys and CAs.
     certificate_files: BTreeSet<PathBuf>,
 }
@@ -228,12 +235,18 @@ impl Generation {
         let mut files = BTreeSet::new();
         let mut remarks = Remarks::default();
         let smtpd = services(config, &tables, &own, &mut remarks, &mut files)?;
+        let spawn = spawned(config, &mut remarks);
         warnings.extend(remarks.lines());
         let rest = Generation::around(config, tables, own);
         let generation = rest.map_err(one)?;
+        let (mut unsupported, harmless) = config::effects::lines(config);
+        unsupported.extend(config::effects::service_lines(config));
         Ok(Generation {
             smtpd,
+            spawn,
             warnings,
+            unsupported,
+            harmless,
             certificate_files: files,
             ..generation
         })
@@ -259,7 +272,10 @@ impl Generation {
             config: config.clone(),
             tables,
             smtpd: Vec::new(),
+            spawn: Vec::new(),
             warnings: Vec::new(),
+            unsupported: Vec::new(),
+            harmless: None,
             certificate_files: BTreeSet::new(),
         })
     }
@@ -289,10 +305,19 @@ impl Generation {
         &self.warnings
     }
 
-    /// Logs what the administrator should know of this configuration.
-    pub fn report(&self) {
-        for warning in &self.warnings {
-            tracing::warn!(prog = "master", "{warning}");
+    /// Logs what the administrator should know of this configuration, and has not been told of the one before.
+    pub fn report(&self, before: Option<&Generation>) {
+        let told = |line: &String| {
+            before.is_some_and(|old| old.warnings.contains(line) || old.unsupported.contains(line))
+        };
+        let lines = self.warnings.iter().chain(&self.unsupported);
+        for line in lines.filter(|line| !told(line)) {
+            tracing::warn!(prog = "master", "{line}");
+        }
+        if let Some(line) = &self.harmless
+            && before.is_none_or(|old| old.harmless.as_ref() != Some(line))
+        {
+            tracing::info!(prog = "master", "{line}");
         }
     }
 
@@ -377,7 +402,11 @@ fn services(
             continue;
         }
         let id = service.id();
-        if service.command != "smtpd" {
+        let instead = behind_postscreen(config, service);
+        if service.command == "spawn" {
+            continue;
+        }
+        if service.command != "smtpd" && instead.is_none() {
             let command = &service.command;
             remarks.add(
                 &id,
@@ -385,6 +414,14 @@ fn services(
             );
             continue;
         }
+        if let Some(instead) = &instead {
+            let behind = instead.line;
+            remarks.add(
+                &id,
+                format!("Postroom has no postscreen; smtpd listens there, as in line {behind} of master.cf, and takes clients that postscreen would keep out"),
+            );
+        }
+        let service = instead.as_ref().unwrap_or(service);
         let built = match build_smtpd(config, service, tables, own, remarks) {
             Ok(built) => built,
             Err(errors) => {
@@ -413,6 +450,36 @@ fn services(
         true => Ok(smtpd),
         false => Err(problems),
     }
+}
+
+/// The `spawn` services of master.cf; those that cannot run are remarked.
+fn spawned(config: &Config, remarks: &mut Remarks) -> Vec<Arc<Spawn>> {
+    let reached = [ServiceKind::Unix, ServiceKind::Inet];
+    let mut services = Vec::new();
+    for service in config.services() {
+        if service.command != "spawn" || !reached.contains(&service.kind) {
+            continue;
+        }
+        match Spawn::of(config, service) {
+            Ok(spawn) => services.push(Arc::new(spawn)),
+            Err(problem) => {
+                remarks.add(&service.id(), format!("nothing listens there: {problem}"));
+            }
+        }
+    }
+    services
+}
+
+/// The `pass … smtpd` service that a postscreen hands its clients to, at postscreen's address.
+fn behind_postscreen(config: &Config, service: &Service) -> Option<Service> {
+    let mut services = config.services().iter();
+    let behind = services.find(|other| other.kind == ServiceKind::Pass && other.command == "smtpd");
+    let behind = behind.filter(|_| service.command == "postscreen")?;
+    Some(Service {
+        name: service.name.clone(),
+        kind: ServiceKind::Inet,
+        ..behind.clone()
+    })
 }
 
 fn build_smtpd(
@@ -485,10 +552,10 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
         map_addresses: !overrides
             .iter()
             .any(|option| option == "no_address_mappings"),
+        limits: Limits::of(config, tables)?,
         content_filter: config.string("content_filter")?,
         xclient_hosts: HostList::new(config, tables, "smtpd_authorized_xclient_hosts")?,
         xforward_hosts: HostList::new(config, tables, "smtpd_authorized_xforward_hosts")?,
-        limits: Limits::of(config, tables)?,
         peername_lookup: config.bool("smtpd_peername_lookup")?,
         port_logging: config.bool("smtpd_client_port_logging")?,
         fast_flush_domains: tables.match_list(

@@ -17,6 +17,7 @@
 //! | `scheduler` | when what is tried, and by whom |
 //! | `attempt` | one attempt to deliver one message |
 //! | `control` | requests of postsuper and postqueue |
+//! | `spawn` | services that run a command for each connection |
 //! | `reload` | changed files |
 //! | [`table_server`] | tables for a real Postfix, over socketmap |
 //! | `log` | Postfix's log format |
@@ -39,9 +40,11 @@ mod sasl;
 mod scheduler;
 mod secure;
 mod session;
+mod spawn;
 mod stream;
 pub mod table_server;
 mod tls;
+mod told;
 mod transaction;
 
 pub use generation::{Generation, Problem, own_addresses};
@@ -94,7 +97,7 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let generation = Generation::read(&options.config_dir, &options.environment)
         .map_err(ServerError::Configuration)?;
-    generation.report();
+    generation.report(None);
     let spool_settings = generation.spool.clone();
     let (spool, recovery) = queue::Spool::open(&spool_settings.directory, spool_settings.options)?;
     let grace = generation.shutdown_timeout;

@@ -58,7 +58,7 @@ impl Watcher {
             tracing::error!(prog = "master", "{error}; the old settings stay");
             return;
         }
-        generation.report();
+        generation.report(Some(&self.current.get()));
         self.current.set(generation);
         tracing::info!(
             prog = "master",

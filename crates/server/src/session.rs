@@ -24,6 +24,7 @@ use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
 use crate::tls::Established;
+use crate::told::Told;
 use crate::transaction::{Client, Ending, Transaction};
 
 /// What all sessions share.
@@ -201,6 +202,7 @@ impl Connection {
                 self.become_another(login).await;
                 self.greet().await
             }
+            Question::Count(command) => self.count(command).await,
             Question::Helo(helo) => {
                 if helo.extended {
                     self.offer_mechanisms().await;
@@ -216,7 +218,6 @@ impl Connection {
                 self.milters_on_helo(&helo).await
             }
             Question::Mail(mail) => self.mail(mail).await,
-            Question::Count(command) => self.count(command).await,
             Question::Auth(_) | Question::Vrfy(_) | Question::Etrn(_)
                 if self.guard.other().is_some() =>
             {
@@ -260,9 +261,12 @@ impl Connection {
         let mut effects = Effects::default();
         let mut walk = Walk::new(Instant::now());
         let policy = &self.smtpd.policy;
-        let decided = policy
-            .decide(stage, &mut walk, client.facts(), &mut effects)
-            .await;
+        let told = Told::default();
+        let facts = policy::Facts {
+            connection: told.connection(client, self.session.place()),
+            ..client.facts()
+        };
+        let decided = policy.decide(stage, &mut walk, facts, &mut effects).await;
         self.place().log_events(client, &mut effects.events);
         if let Err(refusal) = &decided {
             self.place().log_reject(client, refusal);
@@ -400,7 +404,9 @@ impl Connection {
     /// VRFY: what RCPT would say of the address, and nothing more.
     async fn verify(&self, address: &str) -> Answer {
         let client = self.client();
+        let told = Told::default();
         let facts = policy::Facts {
+            connection: told.connection(&client, "VRFY"),
             recipient: Some(address),
             ..client.facts()
         };
@@ -455,9 +461,13 @@ impl Connection {
         let mut effects = Effects::default();
         let mut walk = Walk::new(Instant::now());
         let policy = &self.smtpd.policy;
-        let decided = policy
-            .etrn(domain, &mut walk, client.facts(), &mut effects)
-            .await;
+        let told = Told::default();
+        let mut facts = client.facts();
+        facts.connection = told.connection(&client, "ETRN");
+        if let Some(connection) = &mut facts.connection {
+            connection.etrn_domain = domain;
+        }
+        let decided = policy.etrn(domain, &mut walk, facts, &mut effects).await;
         self.place().log_events(&client, &mut effects.events);
         if let Err(refusal) = &decided {
             self.place().log_reject(&client, refusal);
@@ -507,6 +517,7 @@ impl Connection {
             encryption: self.encryption.as_ref(),
             login: self.login.as_ref(),
             has_logins: self.smtpd.sasl.is_some(),
+            server: self.stream.local_address(),
             has_pipelined: self.session.has_pipelined(),
         }
     }

@@ -1,6 +1,7 @@
 //! One message on its way in: from MAIL to the queue.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -22,6 +23,7 @@ use crate::headers::{HeaderPass, Missing};
 use crate::milter::{Guard, Standing};
 use crate::sasl::Login;
 use crate::tls::Established;
+use crate::told::{self, Told};
 
 /// What stays the same over a connection.
 pub(crate) struct Client<'a> {
@@ -32,6 +34,8 @@ pub(crate) struct Client<'a> {
     pub login: Option<&'a Login>,
     /// AUTH is enabled.
     pub has_logins: bool,
+    /// Our end of the connection.
+    pub server: Option<SocketAddr>,
     /// The client has sent commands ahead where that is not allowed.
     pub has_pipelined: bool,
 }
@@ -54,6 +58,7 @@ impl Client<'_> {
                 let certificate = encryption.certificate.as_ref();
                 certificate.map(|certificate| &certificate.facts)
             }),
+            connection: None,
             pipelined: self.has_pipelined,
         }
     }
@@ -90,6 +95,10 @@ pub(crate) struct Transaction {
     effects: Effects,
     accepted: Vec<Accepted>,
     spooling: Option<Spooling>,
+    /// Names the transaction to policy services.
+    instance: String,
+    /// Bytes of the message so far, as they came: with CR LF.
+    received_size: u64,
     header: Option<HeaderPass>,
     told_message_id: bool,
     /// Looks for the patterns of header_checks(5).
@@ -130,7 +139,13 @@ impl Transaction {
         guard: &mut Guard,
     ) -> Result<Transaction, Refusal> {
         let mut walk = Walk::new(Instant::now());
+        let told = Told {
+            size: mail.size.unwrap_or(0),
+            sasl_sender: sasl_sender(&mail),
+            ..Told::default()
+        };
         let facts = Facts {
+            connection: told.connection(client, "MAIL"),
             sender: Some(&mail.address),
             smtputf8: mail.smtputf8,
             ..client.facts()
@@ -161,6 +176,8 @@ impl Transaction {
             effects,
             accepted: Vec::new(),
             spooling: None,
+            instance: told::new_instance(),
+            received_size: 0,
             header: None,
             told_message_id: false,
             checker: None,
@@ -191,7 +208,9 @@ impl Transaction {
         spool: &Spool,
         guard: &mut Guard,
     ) -> Result<(), Refusal> {
+        let told = self.told();
         let facts = Facts {
+            connection: told.connection(client, "RCPT"),
             sender: Some(&self.mail.address),
             recipient: Some(&rcpt.address),
             recipients_so_far: self.accepted.len(),
@@ -229,6 +248,15 @@ impl Transaction {
         }
         self.accepted.push(Accepted { rcpt, admission });
         Ok(())
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            queue_id: self.id().map(|id| id.to_string()).unwrap_or_default(),
+            instance: self.instance.clone(),
+            size: self.mail.size.unwrap_or(0),
+            sasl_sender: sasl_sender(&self.mail),
+        }
     }
 
     /// Logs what the restrictions did at a command, and their refusal.
@@ -277,7 +305,9 @@ impl Transaction {
     /// DATA: the restrictions, then the header that says how the message came here.
     pub async fn data(&mut self, client: &Client<'_>, guard: &mut Guard) -> Result<(), Refusal> {
         let only = self.only_recipient();
+        let told = self.told();
         let facts = Facts {
+            connection: told.connection(client, "DATA"),
             sender: Some(&self.mail.address),
             recipient: only.as_deref(),
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
@@ -319,6 +349,8 @@ impl Transaction {
 
     /// A piece of the message.
     pub async fn content(&mut self, piece: Bytes, client: &Client<'_>) -> Result<(), Refusal> {
+        let lines = piece.iter().filter(|byte| **byte == b'\n').count();
+        self.received_size += (piece.len() + lines) as u64;
         match self.checker.take() {
             None => self.checked(piece).await,
             Some(checker) => Box::pin(self.check(checker, Some(piece), client)).await,
@@ -430,6 +462,7 @@ impl Transaction {
             self.append(&rest).await?;
         }
         let only = self.only_recipient();
+        let discarded = self.effects.discard.is_some();
         let decided = self.decide_at_end(client, only.as_deref()).await;
         self.log(
             client,
@@ -437,7 +470,10 @@ impl Transaction {
             only.as_deref(),
             decided.as_ref().err(),
         );
-        self.log_content();
+        match discarded {
+            true => self.content_log.clear(),
+            false => self.log_content(),
+        }
         decided?;
         if let Some(checker) = self.checker.take() {
             self.take_findings(checker.into_findings())?;
@@ -464,7 +500,12 @@ impl Transaction {
         client: &Client<'_>,
         only: Option<&str>,
     ) -> Result<(), Refusal> {
+        let told = Told {
+            size: self.received_size,
+            ..self.told()
+        };
         let facts = Facts {
+            connection: told.connection(client, "END-OF-MESSAGE"),
             sender: Some(&self.mail.address),
             recipient: only,
             recipients_so_far: self.accepted.len() - usize::from(only.is_some()),
@@ -835,6 +876,11 @@ impl Transaction {
             date: now,
         })
     }
+}
+
+/// The AUTH parameter of MAIL, for policy services.
+fn sasl_sender(mail: &MailFrom) -> String {
+    mail.auth.clone().unwrap_or_default()
 }
 
 /// An address as milters write it, without brackets and quotes.

@@ -115,7 +115,7 @@ rows! {
     honoured Text "relayhost" = "", "Next host for all remote mail.";
     honoured Bool "soft_bounce" = "no", "Answer 4xx where 5xx were due.";
     honoured Time "stale_lock_time" = "500s", "Age at which a lock file is taken for a leftover.";
-    accepted Text "stress" = "", "Not empty while the server is overloaded.";
+    honoured Text "stress" = "", "Not empty while the server is overloaded.";
     accepted Text "trace_service_name" = "trace", "";
     honoured Text "transport_maps" = "", "Transport by recipient address or domain.";
     accepted Time "transport_retry_time" = "60s", "Pause after a delivery agent failed.";
