@@ -203,6 +203,8 @@ smtpd_milters = {}
     for id in ids {
         events = events.replace(&id, "ID");
     }
+    // Behind XCLIENT, Postfix counts the connections of the address that was given, we those of the one that came.
+    let events = events.replace("'{client_connections}': '2'", "'{client_connections}': '1'");
     let lines = events.lines().map(|line| {
         // The port is another one each time.
         match line.split_once("'{client_port}': '") {
