@@ -67,6 +67,38 @@ const MILTERS: &[(&str, &str)] = &[
         "edit-parameters",
         r"E=2<jane@example.org>\0NOTIFY=NEVER\0,c",
     ),
+    ("version-2", r"O=O\0\0\0\x02\0\0\0\x3f\0\0\0\0"),
+    ("version-9", r"O=O\0\0\0\x09\0\0\0\x3f\0\0\0\0"),
+    (
+        "leading-space",
+        r"O=O\0\0\0\x06\0\0\x01\xff\0\x10\0\0;E=hX-Tight\0value\0,hX-Loose\0  value\0,c",
+    ),
+    (
+        "odd-headers",
+        r"E=hX-Lines\0one\ntwo\r\n three\0,i\x00\x00\x00\x63X-Last\0 far away\0,m\0\0\0\x05Subject\0fifth\0,m\0\0\0\x03X-None\0\0,m\0\0\0\0Subject\0number nought\0,hX-Empty\0\0,c",
+    ),
+    ("bad-index", r"E=i\xff\xff\xff\xf0X-A\0b\0,c"),
+    ("empty-body", "E=b,c"),
+    ("null-sender", r"E=e<>\0,c"),
+    (
+        "sender-parameters",
+        r"E=e<new@b.example>\0RET=HDRS ENVID=abc\0,c",
+    ),
+    ("delete-all", r"E=-<john@example.org>\0,c"),
+    ("delete-alias", r"E=-team@example.org\0,c"),
+    ("delete-leaf", r"E=-<jane@example.org>\0,c"),
+    (
+        "add-twice",
+        r"E=+<john@example.org>\0,+jane@example.org\0,+jane@example.org\0,c",
+    ),
+    (
+        "checked-headers",
+        r"E=hX-Kept\0a\0,hX-Ignored\0a\0,hX-Replaced\0a\0,hX-Warned\0a\0,hX-Held\0a\0,c",
+    ),
+    ("checked-reject", r"E=hX-Refused\0a\0,c"),
+    ("checked-discard", r"E=hX-Thrown\0a\0,c"),
+    ("progress", r"C=p,p,c;E=p,p,hX-After\0progress\0,p,c"),
+    ("edit-too-early", r"M=hX-A\0b\0,c"),
     ("unknown", r"U=y500 5.5.1 milter knows it not\0"),
 ];
 

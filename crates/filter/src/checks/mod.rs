@@ -2,6 +2,7 @@
 
 mod action;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,6 +35,10 @@ pub struct CheckLists {
     line_limit: usize,
     /// In front of the action in the log.
     prefix: &'static str,
+    /// `message_reject_characters`.
+    refused: Vec<u8>,
+    /// `message_strip_characters`.
+    stripped: Vec<u8>,
 }
 
 /// Tables, with the parameter that names them.
@@ -56,18 +61,12 @@ impl CheckLists {
         };
         let nothing = || Named("", TableList::default());
         let (header, mime, nested, body) = match lists {
-            Lists::Message => {
-                let overrides = config.list("receive_override_options")?;
-                if overrides.iter().any(|word| word == "no_header_body_checks") {
-                    return Ok(None);
-                }
-                (
-                    named("header_checks")?,
-                    named("mime_header_checks")?,
-                    named("nested_header_checks")?,
-                    named("body_checks")?,
-                )
-            }
+            Lists::Message => (
+                named("header_checks")?,
+                named("mime_header_checks")?,
+                named("nested_header_checks")?,
+                named("body_checks")?,
+            ),
             Lists::Milter => (
                 named("milter_header_checks")?,
                 nothing(),
@@ -75,13 +74,15 @@ impl CheckLists {
                 nothing(),
             ),
         };
-        if [&header, &mime, &nested, &body]
-            .iter()
-            .all(|list| list.1.is_empty())
-        {
-            return Ok(None);
-        }
-        Ok(Some(CheckLists {
+        let characters = |name: &str| -> Result<Vec<u8>, ConfigError> {
+            match lists {
+                Lists::Message => Ok(unescaped(&config.string(name)?)),
+                Lists::Milter => Ok(Vec::new()),
+            }
+        };
+        let lists = CheckLists {
+            refused: characters("message_reject_characters")?,
+            stripped: characters("message_strip_characters")?,
             header,
             mime,
             nested,
@@ -94,7 +95,15 @@ impl CheckLists {
             } else {
                 ""
             },
-        }))
+        };
+        Ok((!lists.is_empty()).then_some(lists))
+    }
+
+    fn is_empty(&self) -> bool {
+        let tables = [&self.header, &self.mime, &self.nested, &self.body];
+        tables.iter().all(|list| list.1.is_empty())
+            && self.refused.is_empty()
+            && self.stripped.is_empty()
     }
 
     fn for_header(&self, owner: Owner, header: &[u8]) -> &Named {
@@ -105,6 +114,47 @@ impl CheckLists {
             Owner::Attached => &self.nested,
         }
     }
+}
+
+/// Characters with the escapes of C: `\\0`, `\\n`, `\\177`.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text.trim().as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        let escaped = match (byte, rest.first()) {
+            (b'\\', Some(&escaped)) => escaped,
+            _ => {
+                out.push(byte);
+                continue;
+            }
+        };
+        let digits = rest
+            .iter()
+            .take(3)
+            .take_while(|byte| (b'0'..=b'7').contains(*byte));
+        let digits = digits.count();
+        if digits > 0 {
+            let value = rest[..digits]
+                .iter()
+                .fold(0u32, |value, digit| value * 8 + u32::from(digit - b'0'));
+            out.push(value as u8);
+            rest = &rest[digits..];
+            continue;
+        }
+        rest = &rest[1..];
+        out.push(match escaped {
+            b'a' => 7,
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 11,
+            other => other,
+        });
+    }
+    out
 }
 
 /// The headers that say what a body is.
@@ -285,6 +335,8 @@ impl Checker {
 
     /// One line without its newline.
     async fn line(&mut self, line: &[u8], context: &Context<'_>, out: &mut Vec<u8>) {
+        let line = self.characters(line, context);
+        let line = line.as_ref();
         if !std::mem::replace(&mut self.begun, true) && crate::draft::is_mbox_separator(line) {
             // Not part of the message; what stores it makes a header of it.
             self.begun = false;
@@ -304,6 +356,25 @@ impl Checker {
         while let Some(chunk) = chunks.next() {
             let ends = chunks.peek().is_none();
             self.body_chunk(chunk, context, out, ends).await;
+        }
+    }
+
+    /// Without characters that are to be stripped; one that is not allowed refuses the message.
+    fn characters<'a>(&mut self, line: &'a [u8], context: &Context<'_>) -> Cow<'a, [u8]> {
+        let lists = Arc::clone(&self.lists);
+        if !self.off && line.iter().any(|byte| lists.refused.contains(byte)) {
+            let action = Action::Reject(EnhancedCode::new(5, 7, 1), "disallowed character".into());
+            let text = String::from_utf8_lossy(line);
+            self.log
+                .extend(action.log_line("", "content", &text, context));
+            self.act(action, Vec::new(), &mut Vec::new());
+        }
+        match line.iter().any(|byte| lists.stripped.contains(byte)) {
+            true => {
+                let kept = line.iter().copied();
+                kept.filter(|byte| !lists.stripped.contains(byte)).collect()
+            }
+            false => Cow::Borrowed(line),
         }
     }
 
@@ -572,6 +643,20 @@ mod tests {
         assert_eq!((found.hold, found.discard), (None, None));
         let (_, found) = run(&lists, b"A: 1\n\nbody\n", 9).await;
         assert_eq!(found.discard.as_deref(), Some(""));
+    }
+
+    #[tokio::test]
+    async fn characters_are_refused_or_stripped() {
+        let lists = lists(
+            &[],
+            "message_strip_characters = \\0\\033\nmessage_reject_characters = \\a\n",
+        );
+        let (out, found) = run(&lists, b"A: \0b\n\nx\x1by\n", 4).await;
+        assert_eq!(out, b"A: b\n\nxy\n");
+        assert_eq!(found, Findings::default());
+        let (_, found) = run(&lists, b"A: b\n\nx\x07\n", 100).await;
+        assert!(found.reject.is_some());
+        assert_eq!(unescaped(r"\0a\n\\\1774"), b"\0a\n\\\x7f4");
     }
 
     #[tokio::test]
