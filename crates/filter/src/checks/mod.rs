@@ -51,8 +51,17 @@ impl CheckLists {
         tables: &Tables,
         lists: Lists,
     ) -> Result<Option<CheckLists>, ConfigError> {
-        let named = |name: &'static str| -> Result<Named, ConfigError> {
-            Ok(Named(name, tables.open_list_lenient(&config.string(name)?)))
+        // Three of the four are mostly the same tables: they are opened, and complained of, once.
+        let mut opened: Vec<(String, TableList)> = Vec::new();
+        let mut named = |name: &'static str| -> Result<Named, ConfigError> {
+            let spec = config.string(name)?;
+            let known = opened.iter().find(|(known, _)| *known == spec);
+            let list = match known {
+                Some((_, list)) => list.clone(),
+                None => tables.open_list_lenient(&spec),
+            };
+            opened.push((spec, list.clone()));
+            Ok(Named(name, list))
         };
         let limit = |name: &str| {
             config
