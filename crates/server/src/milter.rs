@@ -26,6 +26,8 @@ pub(crate) struct Guard {
     recipient: Option<Place>,
     /// The first recipient that was accepted.
     first: Option<Place>,
+    /// `AUTH=` of MAIL, from a client that has logged in.
+    author: Option<String>,
 }
 
 /// An address, and where mail for it goes: `{mail_addr}`, `{mail_host}`, `{mail_mailer}`.
@@ -75,6 +77,7 @@ impl Guard {
             sender: None,
             recipient: None,
             first: None,
+            author: None,
         }
     }
 
@@ -148,6 +151,8 @@ impl Guard {
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         self.first = None;
+        let author = mail.auth.as_deref().filter(|author| *author != "<>");
+        self.author = author.filter(|_| client.login.is_some()).map(str::to_owned);
         let Some(mut milters) = self.milters.take() else {
             return Ok(());
         };
@@ -345,6 +350,7 @@ impl Guard {
         }
         self.sender = None;
         self.first = None;
+        self.author = None;
     }
 
     /// The session is over.
@@ -484,6 +490,7 @@ impl Macros for Facts<'_> {
             "cert_issuer" => certificate.map(|found| found.names.issuer.clone()),
             "auth_type" => login.map(|login| login.mechanism.clone()),
             "auth_authen" => login.map(|login| login.user.clone()),
+            "auth_author" => self.guard.author.clone(),
             "mail_addr" => sender.map(|place| place.address.clone()),
             "mail_host" => sender.map(|place| place.host.clone()),
             "mail_mailer" => sender.map(|place| place.mailer.clone()),
