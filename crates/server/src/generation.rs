@@ -15,7 +15,7 @@ use policy::Policy;
 use queue::ScheduleSettings;
 use route::Router;
 use smtp::server::{BareNewline, Keyword, NameStatus, Peer, Settings as SmtpSettings};
-use tables::{CidrList, MatchList, TableError, Tables};
+use tables::{CidrList, MatchList, TableError, TableList, Tables};
 use tokio::sync::Semaphore;
 
 use crate::log;
@@ -89,6 +89,8 @@ pub(crate) struct Incoming {
     pub map_addresses: bool,
     /// `content_filter`; empty without.
     pub content_filter: String,
+    /// `smtpd_command_filter`.
+    pub command_filter: TableList,
     /// `smtpd_authorized_xclient_hosts`.
     pub xclient_hosts: HostList,
     /// `smtpd_authorized_xforward_hosts`.
@@ -464,6 +466,7 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
             .iter()
             .any(|option| option == "no_address_mappings"),
         content_filter: config.string("content_filter")?,
+        command_filter: tables.open_list_lenient(&config.string("smtpd_command_filter")?),
         xclient_hosts: HostList::new(config, tables, "smtpd_authorized_xclient_hosts")?,
         xforward_hosts: HostList::new(config, tables, "smtpd_authorized_xforward_hosts")?,
         limits: Limits::of(config, tables)?,
@@ -510,6 +513,8 @@ fn smtp_settings(config: &Config) -> Result<SmtpSettings, ConfigError> {
         disable_vrfy_command: config.bool("disable_vrfy_command")?,
         smtputf8_enable: config.bool("smtputf8_enable")?,
         strict_smtputf8: config.bool("strict_smtputf8")?,
+        filter_commands: !config.string("smtpd_command_filter")?.is_empty(),
+        footer: crate::footer::footer(config)?,
         ipv6: config
             .list("inet_protocols")?
             .iter()

@@ -25,6 +25,7 @@
 mod attempt;
 mod audit;
 mod control;
+mod footer;
 mod generation;
 mod headers;
 mod listen;
