@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::error::ConfigError;
 use crate::expand;
 use crate::main_cf::shown_value;
-use crate::master::{Service, ServiceKind, without_braces};
+use crate::master::{Service, without_braces};
 use crate::params;
 use crate::table_file::TableFile;
 use crate::values::split_list;
@@ -70,11 +70,8 @@ fn references_of(config: &Config) -> Audit {
 }
 
 fn register_services(config: &Config, found: &mut Audit) {
-    for service in config
-        .services()
-        .iter()
-        .filter(|s| s.kind == ServiceKind::Unix)
-    {
+    // Whatever its type is, as in Postfix.
+    for service in config.written_services() {
         let transport = matches!(
             service.command.as_str(),
             "local" | "pipe" | "virtual" | "smtp" | "lmtp" | "error"
@@ -129,8 +126,8 @@ fn register_references(config: &Config, found: &mut Audit) {
         }
     }
     let master_file = config.dir().join("master.cf");
-    for service in config.written_services() {
-        let settings = settings_of(config, service);
+    for at in 0..config.written_services().len() {
+        let settings = settings_of(config, at);
         let mut used = BTreeSet::new();
         for value in settings.values() {
             for reference in references(value, found) {
@@ -161,11 +158,19 @@ fn register_references(config: &Config, found: &mut Audit) {
     }
 }
 
-/// The `-o` settings of all entries with the service's name and type, as Postfix's postconf puts them together.
-pub fn settings_of<'c>(config: &'c Config, service: &Service) -> BTreeMap<&'c str, &'c str> {
+/// The `-o` settings of one entry of master.cf, counted from the top, as Postfix's postconf puts them together: those of
+/// all entries with its name and type, from the first that has any.
+pub fn settings_of(config: &Config, at: usize) -> BTreeMap<&str, &str> {
+    let written = config.written_services();
+    let Some(service) = written.get(at) else {
+        return BTreeMap::new();
+    };
     let same = |other: &&Service| other.name == service.name && other.kind == service.kind;
-    config
-        .written_services()
+    let begun = written[..=at].iter().filter(same);
+    if begun.clone().all(|other| other.overrides.is_empty()) {
+        return BTreeMap::new();
+    }
+    written
         .iter()
         .filter(same)
         .flat_map(|other| &other.overrides)

@@ -2,7 +2,7 @@
 
 use crate::environment::Environment;
 use crate::error::{ConfigError, Origin};
-use crate::expand::{self, SyntaxError};
+use crate::expand::{self, SyntaxError, Wanted};
 use crate::lines::Quote;
 use crate::main_cf::{self, MainCf, Setting};
 use crate::master::{self, Service};
@@ -373,7 +373,16 @@ impl Config {
     }
 
     fn expand_nested(&self, text: &str, within: &mut Vec<String>) -> Result<String, Failure> {
-        let mut lookup = |name: &str| self.value_of(name, within).map_err(Failure::Inner);
+        let mut lookup = |name: &str, wanted: Wanted| {
+            let found = match wanted {
+                Wanted::Value => self.value_of(name, within),
+                Wanted::Text => match self.raw(name) {
+                    Some(text) => Ok(Some(text.to_owned())),
+                    None => self.default_of(name, within),
+                },
+            };
+            found.map_err(Failure::Inner)
+        };
         expand::expand(text, &mut lookup)
     }
 
@@ -385,6 +394,8 @@ impl Config {
         let environment = &self.0.environment;
         Ok(Some(match name {
             "myhostname" => self.default_hostname(within)?,
+            // A host name that refers to it stands before it.
+            "mydomain" if within.iter().any(|outer| outer == "myhostname") => String::new(),
             "mydomain" => match self
                 .value_of("myhostname", within)?
                 .as_deref()
@@ -409,6 +420,8 @@ impl Config {
             return Ok(hostname.clone());
         }
         let domain = match self.raw("mydomain") {
+            // A domain that refers to the host name stands before it.
+            _ if within.iter().any(|outer| outer == "mydomain") => String::new(),
             Some(_) => self.value_of("mydomain", within)?.unwrap_or_default(),
             None => "localdomain".to_owned(),
         };

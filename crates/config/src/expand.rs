@@ -11,8 +11,17 @@ use std::cmp::Ordering;
 #[error("{0}")]
 pub struct SyntaxError(pub String);
 
-/// The caller's source of values: the finished value of a name, or `None` where there is none (it becomes empty).
-pub type Lookup<'a, E> = dyn FnMut(&str) -> Result<Option<String>, E> + 'a;
+/// What an expression wants of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The finished value.
+    Value,
+    /// Whether there is one, as written: `${a?x}` is `x` also where `a = $empty`, as in Postfix.
+    Text,
+}
+
+/// The caller's source of values; `None` where there is none (it becomes empty).
+pub type Lookup<'a, E> = dyn FnMut(&str, Wanted) -> Result<Option<String>, E> + 'a;
 
 /// Replaces every expression of `text`. Values that `lookup` gives are inserted as they are.
 pub fn expand<E: From<SyntaxError>>(text: &str, lookup: &mut Lookup<'_, E>) -> Result<String, E> {
@@ -26,7 +35,7 @@ pub fn expand<E: From<SyntaxError>>(text: &str, lookup: &mut Lookup<'_, E>) -> R
 /// Every name that an expansion of `text` could ask for, in any branch, up to the first mistake; and that mistake.
 pub fn names(text: &str) -> (Vec<String>, Result<(), SyntaxError>) {
     let mut names = Vec::new();
-    let mut lookup = |name: &str| {
+    let mut lookup = |name: &str, _: Wanted| {
         names.push(name.to_owned());
         Ok::<_, SyntaxError>(None)
     };
@@ -71,7 +80,7 @@ impl<E: From<SyntaxError>> Walk<'_, '_, E> {
                 if name.is_empty() {
                     return Err(SyntaxError(format!("empty macro name: \"{text}\"")).into());
                 }
-                out.push_str(&(self.lookup)(name)?.unwrap_or_default());
+                out.push_str(&(self.lookup)(name, Wanted::Value)?.unwrap_or_default());
                 rest = tail;
             }
         }
@@ -94,10 +103,14 @@ impl<E: From<SyntaxError>> Walk<'_, '_, E> {
         }
         let (name, rest) = split_name(text);
         let branches = Branches::parse(rest.trim_start(), inner)?;
+        let wanted = match branches {
+            Branches::None => Wanted::Value,
+            Branches::Of { .. } => Wanted::Text,
+        };
         let value = if name.is_empty() {
             None
         } else {
-            (self.lookup)(name)?
+            (self.lookup)(name, wanted)?
         };
         let value = value.unwrap_or_default();
         self.chosen(!value.is_empty(), &value, &branches)
@@ -285,7 +298,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str) -> String {
-        let mut lookup = |name: &str| -> Result<Option<String>, SyntaxError> {
+        let mut lookup = |name: &str, _: Wanted| -> Result<Option<String>, SyntaxError> {
             Ok(match name {
                 "a" => Some("A".to_owned()),
                 "empty" => Some(String::new()),

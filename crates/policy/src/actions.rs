@@ -10,9 +10,9 @@ use crate::{Event, Policy, Stage, reply};
 
 /// What was looked up: the words of its replies.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    what: &'static str,
-    value: &'a str,
+pub(crate) struct Place<'a> {
+    pub what: &'static str,
+    pub value: &'a str,
 }
 
 impl Policy {
@@ -97,7 +97,13 @@ impl Policy {
         access::address_keys(&canonical, self.router.extensions(), self.access_parents)
     }
 
-    async fn act(&self, question: &mut Question<'_>, found: Found, about: Place<'_>) -> Outcome {
+    /// What the answer of a table or a policy service does.
+    pub(crate) async fn act(
+        &self,
+        question: &mut Question<'_>,
+        found: Found,
+        about: Place<'_>,
+    ) -> Outcome {
         let Place { what, value } = about;
         let action = Action::parse(&found.value);
         if let Some(name) = action.of_the_message()

@@ -124,7 +124,7 @@ impl Policy {
     fn permits_by_itself(&self, restriction: &Restriction) -> bool {
         !matches!(
             restriction,
-            Restriction::CheckAccess(..) | Restriction::Class(_)
+            Restriction::CheckAccess(..) | Restriction::AskService(_) | Restriction::Class(_)
         )
     }
 
@@ -231,6 +231,9 @@ impl Policy {
             Restriction::RejectLoginMismatch(which) => self.login_mismatch(question, *which).await,
             Restriction::CheckAccess(subject, list) => {
                 self.check_access(question, *subject, list).await
+            }
+            Restriction::AskService(service) => {
+                Box::pin(self.ask_service(question, service, (what, value))).await
             }
             Restriction::Class(inner) => self.go_through(question, inner, what, value).await,
             Restriction::WarnIfReject | Restriction::Unsupported(_) => Outcome::Dunno,

@@ -6,6 +6,7 @@
 
 mod access;
 mod actions;
+mod delegate;
 mod evaluate;
 pub mod explain;
 mod identity;
@@ -14,6 +15,7 @@ pub mod reply;
 mod restriction;
 mod settings;
 
+pub use delegate::{Asked, Connection, LeafServices};
 pub use rcpt::{Admission, Refusal, Stage, Verdict};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +55,8 @@ pub struct Facts<'a> {
     pub encrypted: bool,
     /// The client's certificate.
     pub certificate: Option<&'a Certificate>,
+    /// What policy services are told beside this; `None`: there is no connection, and they are not asked.
+    pub connection: Option<Connection<'a>>,
     /// The client has sent commands ahead where that is not allowed.
     pub pipelined: bool,
 }
@@ -99,6 +103,10 @@ pub struct Effects {
     pub defer_if_permit: Option<Reply>,
     /// Failures that the reply does not tell of.
     pub notes: Vec<String>,
+    /// The policy services that were to be asked about the last recipient.
+    pub asked: Vec<Asked>,
+    /// Those of them that are to be asked about its leaves, too.
+    pub leaf_services: LeafServices,
     /// For the log, in order, before the refusal if there is one.
     pub events: Vec<Event>,
 }

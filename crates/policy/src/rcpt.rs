@@ -167,6 +167,8 @@ impl Policy {
     ) -> Verdict<Admission> {
         let recipient = facts.recipient.unwrap_or_default();
         let address = self.router.rewrite(recipient);
+        effects.asked.clear();
+        effects.leaf_services.0.clear();
         if self
             .is_malformed(walk, &address, recipient, facts.smtputf8)
             .await?
@@ -184,6 +186,10 @@ impl Policy {
             });
         }
         let leaves = self.leaves(walk, recipient, &address).await?;
+        if !effects.leaf_services.0.is_empty() {
+            let found = (&leaves.0, leaves.1.as_slice());
+            Box::pin(self.ask_about_leaves(walk, facts, effects, found)).await?;
+        }
         Ok(Admission {
             address,
             leaves: Some(leaves),

@@ -68,6 +68,11 @@ pub fn insufficient_storage() -> Reply {
     coded(452, 3, 1, "Insufficient system storage".into())
 }
 
+/// REJECT of header_checks(5) or body_checks(5).
+pub fn content_rejected(status: EnhancedCode, text: &str) -> Reply {
+    Reply::new(550, status, text.to_owned())
+}
+
 /// More `Received:` headers than `hopcount_limit`.
 pub fn too_many_hops() -> Reply {
     coded(554, 4, 0, "Error: too many hops".into())

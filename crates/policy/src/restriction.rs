@@ -1,7 +1,11 @@
 //! One restriction of a list, read.
 
+use std::sync::Arc;
+
 use config::ConfigError;
 use tables::{TableList, Tables};
+
+use crate::delegate::{Service, Services};
 
 /// What a restriction is about, and with it the word in its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub(crate) enum Restriction {
     RejectPlaintextSession,
     RejectLoginMismatch(LoginMismatch),
     CheckAccess(Subject, TableList),
+    /// `check_policy_service`.
+    AskService(Arc<Service>),
     /// A table without `check_…_access` where it cannot be told what to look up.
     Misplaced(String),
     /// A name from `smtpd_restriction_classes`, with its list.
@@ -86,6 +92,7 @@ pub(crate) struct Reader<'a> {
     pub config: &'a config::Config,
     pub tables: &'a Tables,
     pub classes: Vec<String>,
+    pub services: Services<'a>,
 }
 
 impl Reader<'_> {
@@ -113,6 +120,13 @@ impl Reader<'_> {
             let restriction = if let Some(subject) = access_subject(&name) {
                 let table = argument("a table, as in \"check_client_access hash:/etc/postfix/x\"")?;
                 Restriction::CheckAccess(subject, self.tables.open_list_lenient(table))
+            } else if name == "check_policy_service" {
+                let place =
+                    argument("a place, as in \"check_policy_service unix:private/policy\"")?;
+                let service = self.services.get(place);
+                Restriction::AskService(service.map_err(|error| {
+                    error.at(self.config.origin(parameter)).parameter(parameter)
+                })?)
             } else if name == "sleep" {
                 let seconds = argument("a number of seconds")?;
                 let Ok(seconds) = seconds.parse() else {
@@ -253,7 +267,6 @@ fn stage_subject(parameter: &str) -> Option<Subject> {
 
 /// Restrictions with an argument that Postroom does not apply yet.
 const TAKES_ARGUMENT: &[&str] = &[
-    "check_policy_service",
     "check_reverse_client_hostname_access",
     "check_client_a_access",
     "check_client_mx_access",

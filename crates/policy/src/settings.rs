@@ -9,6 +9,7 @@ use route::{Router, UnknownIn};
 use tables::Tables;
 
 use crate::Policy;
+use crate::delegate::Services;
 use crate::restriction::{Reader, Restriction};
 
 /// The restriction lists by stage of the dialogue.
@@ -70,6 +71,7 @@ pub(crate) fn policy(
         config,
         tables,
         classes: config.list("smtpd_restriction_classes")?,
+        services: Services::new(config),
     };
     let stages = Stages {
         client: reader.list("smtpd_client_restrictions")?,

@@ -48,6 +48,7 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
         has_logins: false,
         encrypted: false,
         certificate: None,
+        connection: None,
         pipelined: false,
     };
     let mut walk = Walk::new(Instant::now());
@@ -200,6 +201,7 @@ async fn an_access_table_can_hold_a_message() {
         has_logins: false,
         encrypted: false,
         certificate: None,
+        connection: None,
         pipelined: false,
     };
     let mut effects = Effects::default();
@@ -258,6 +260,7 @@ async fn known(
         has_logins: true,
         encrypted: certificate.is_some(),
         certificate: certificate.as_ref(),
+        connection: None,
         pipelined: false,
     };
     let mut walk = Walk::new(Instant::now());

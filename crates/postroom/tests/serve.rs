@@ -588,3 +588,111 @@ fn a_change_with_mistakes_is_refused_with_all_of_them() {
     submit(&server, &["john@example.org"], "still-there");
     wait_mail(&server, "john", "still-there");
 }
+
+#[test]
+fn what_is_not_supported_is_said_once_with_what_follows() {
+    let site = testkit::Site::new(
+        &format!(
+            "{PLAIN}debug_peer_list = 192.0.2.1\ndebug_peer_level = 3\nmax_use = 10\nsmtpd_bannner = x\n"
+        ),
+        "policy unix - n n - 0 frobnicate argv=/bin/true\n\
+         cleanup2 unix n - n - 0 cleanup\n",
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let expected = [
+        ": not supported: debug_peer_level (main.cf:",
+        "): nothing is logged in more detail",
+        ": no such parameter: smtpd_bannner (main.cf:",
+        ": service policy/unix (frobnicate) (master.cf:",
+        "): not supported: the program is not started",
+        ": without effect here, and harmless (`postroom check --settings` says why): ",
+    ];
+    let told = |count: usize| {
+        let log = server.log();
+        for text in expected {
+            assert_eq!(log.matches(text).count(), count, "{text}\n{log}");
+        }
+        assert!(!log.contains("cleanup2"), "{log}");
+    };
+    server.wait_log("daemon started");
+    told(1);
+    // A reload tells only what is new.
+    server.run_tool("postconf", &["-e", "debugger_command = x"]);
+    server.wait_log("reload -- configuration");
+    let log = server.log();
+    assert_eq!(
+        log.matches("debug_peer_level (main.cf:").count(),
+        1,
+        "{log}"
+    );
+}
+
+#[test]
+fn behind_postscreen_is_an_smtpd() {
+    let port = testkit::free_port();
+    let site = testkit::Site::new(
+        PLAIN,
+        &format!(
+            "127.0.0.1:{port} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd -o smtpd_banner=behind\n"
+        ),
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let mut smtp = Smtp::connect(port);
+    assert_eq!(smtp.expect(220).text, "behind");
+    smtp.command("EHLO client.example", 250);
+    assert_eq!(rcpt(&mut smtp, "john@example.org").code, 250);
+    let log = server.wait_log("Postroom has no postscreen; smtpd listens there");
+    assert!(log.contains(&format!("127.0.0.1:{port}/inet")), "{log}");
+}
+
+#[test]
+fn spawn_runs_a_command_for_each_connection() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("needs root, to become another user");
+        return;
+    }
+    let port = testkit::free_port();
+    let site = testkit::Site::new(
+        &format!("{PLAIN}ask_time_limit = 1s\n"),
+        &format!(
+            "ask unix - n n - 0 spawn user=nobody argv=/bin/sh -c {{id -un; read line; echo \"[$line]\"; sleep 60}}\n\
+             127.0.0.1:{port} inet n n n - 0 spawn user=nobody argv=/bin/cat\n\
+             lost unix - n n - 0 spawn user=no-such-user argv=/bin/cat\n"
+        ),
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let log = server.wait_log("service lost/unix: nothing listens there: ");
+    assert!(log.contains("unknown username: no-such-user"), "{log}");
+    // The command's own user, its input and output, and its end at the time limit.
+    let socket = server.site.spool().join("private/ask");
+    let mut stream = std::os::unix::net::UnixStream::connect(&socket).expect("it listens");
+    stream.write_all(b"hello\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "nobody\n[hello]\n");
+    server.wait_log("command /bin/sh: time limit of 1 s exceeded");
+    let mut tcp = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    tcp.write_all(b"echo\n").unwrap();
+    tcp.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "echo\n");
+    // A reload takes it away, and gives it back.
+    let master = server.site.conf().join("master.cf");
+    let before = std::fs::read_to_string(&master).unwrap();
+    let without: Vec<&str> = before
+        .lines()
+        .filter(|line| !line.starts_with("ask "))
+        .collect();
+    std::fs::write(&master, without.join("\n") + "\n").unwrap();
+    testkit::wait_for("the end of the socket", PATIENCE, || {
+        (!socket.exists()).then_some(())
+    });
+    std::fs::write(&master, before).unwrap();
+    testkit::wait_for("the socket", PATIENCE, || {
+        std::os::unix::net::UnixStream::connect(&socket).ok()
+    });
+}

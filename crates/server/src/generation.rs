@@ -11,6 +11,7 @@ use std::time::Duration;
 use config::master::{Service, ServiceKind};
 use config::{Config, ConfigError, Environment};
 use delivery::Agents;
+use filter::CheckLists;
 use policy::Policy;
 use queue::ScheduleSettings;
 use route::Router;
@@ -22,6 +23,7 @@ use crate::log;
 use crate::rates::Limits;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
+use crate::spawn::Spawn;
 use crate::tls;
 
 /// A mistake in the configuration, one line, with its remedy.
@@ -66,6 +68,10 @@ pub(crate) struct Smtpd {
     pub incoming: Incoming,
     pub tls: tls::Service,
     pub sasl: Option<Sasl>,
+    /// `smtpd_milters`.
+    pub milters: Option<Arc<filter::MilterSettings>>,
+    /// `header_checks` and its relatives.
+    pub checks: Option<Arc<CheckLists>>,
 }
 
 impl Smtpd {
@@ -87,6 +93,7 @@ pub(crate) struct Incoming {
     pub hopcount_limit: usize,
     pub enable_original_recipient: bool,
     pub map_addresses: bool,
+    pub limits: Limits,
     /// `content_filter`; empty without.
     pub content_filter: String,
     /// `smtpd_command_filter`.
@@ -95,7 +102,6 @@ pub(crate) struct Incoming {
     pub xclient_hosts: HostList,
     /// `smtpd_authorized_xforward_hosts`.
     pub xforward_hosts: HostList,
-    pub limits: Limits,
     pub peername_lookup: bool,
     /// `smtpd_client_port_logging`.
     pub port_logging: bool,
@@ -152,6 +158,8 @@ pub struct Generation {
     pub(crate) config: Config,
     tables: Tables,
     pub(crate) smtpd: Vec<Arc<Smtpd>>,
+    /// Services that run a command for each connection.
+    pub(crate) spawn: Vec<Arc<Spawn>>,
     /// For mail that is in the queue: no service's overrides.
     pub(crate) router: Arc<Router>,
     pub(crate) agents: Agents,
@@ -163,6 +171,10 @@ pub struct Generation {
     pub(crate) limits: TransportLimits,
     log_names: HashMap<String, log::Name>,
     warnings: Vec<String>,
+    /// Settings and services that are not supported, and what follows; they are logged, and told by `postroom check` itself.
+    unsupported: Vec<String>,
+    /// Settings without effect that do no harm, in one line.
+    harmless: Option<String>,
     /// Certificates, keys and CAs.
     certificate_files: BTreeSet<PathBuf>,
 }
@@ -225,12 +237,18 @@ impl Generation {
         let mut files = BTreeSet::new();
         let mut remarks = Remarks::default();
         let smtpd = services(config, &tables, &own, &mut remarks, &mut files)?;
+        let spawn = spawned(config, &mut remarks);
         warnings.extend(remarks.lines());
         let rest = Generation::around(config, tables, own);
         let generation = rest.map_err(one)?;
+        let (mut unsupported, harmless) = config::effects::lines(config);
+        unsupported.extend(config::effects::service_lines(config));
         Ok(Generation {
             smtpd,
+            spawn,
             warnings,
+            unsupported,
+            harmless,
             certificate_files: files,
             ..generation
         })
@@ -256,7 +274,10 @@ impl Generation {
             config: config.clone(),
             tables,
             smtpd: Vec::new(),
+            spawn: Vec::new(),
             warnings: Vec::new(),
+            unsupported: Vec::new(),
+            harmless: None,
             certificate_files: BTreeSet::new(),
         })
     }
@@ -286,10 +307,19 @@ impl Generation {
         &self.warnings
     }
 
-    /// Logs what the administrator should know of this configuration.
-    pub fn report(&self) {
-        for warning in &self.warnings {
-            tracing::warn!(prog = "master", "{warning}");
+    /// Logs what the administrator should know of this configuration, and has not been told of the one before.
+    pub fn report(&self, before: Option<&Generation>) {
+        let told = |line: &String| {
+            before.is_some_and(|old| old.warnings.contains(line) || old.unsupported.contains(line))
+        };
+        let lines = self.warnings.iter().chain(&self.unsupported);
+        for line in lines.filter(|line| !told(line)) {
+            tracing::warn!(prog = "master", "{line}");
+        }
+        if let Some(line) = &self.harmless
+            && before.is_none_or(|old| old.harmless.as_ref() != Some(line))
+        {
+            tracing::info!(prog = "master", "{line}");
         }
     }
 
@@ -349,6 +379,12 @@ const TABLE_PARAMETERS: &[&str] = &[
     "relay_clientcerts",
     "tls_server_sni_maps",
     "relocated_maps",
+    "header_checks",
+    "mime_header_checks",
+    "nested_header_checks",
+    "body_checks",
+    "milter_header_checks",
+    "smtpd_milter_maps",
 ];
 
 /// The SMTP services of master.cf.
@@ -368,7 +404,11 @@ fn services(
             continue;
         }
         let id = service.id();
-        if service.command != "smtpd" {
+        let instead = behind_postscreen(config, service);
+        if service.command == "spawn" {
+            continue;
+        }
+        if service.command != "smtpd" && instead.is_none() {
             let command = &service.command;
             remarks.add(
                 &id,
@@ -376,6 +416,14 @@ fn services(
             );
             continue;
         }
+        if let Some(instead) = &instead {
+            let behind = instead.line;
+            remarks.add(
+                &id,
+                format!("Postroom has no postscreen; smtpd listens there, as in line {behind} of master.cf, and takes clients that postscreen would keep out"),
+            );
+        }
+        let service = instead.as_ref().unwrap_or(service);
         let built = match build_smtpd(config, service, tables, own, remarks) {
             Ok(built) => built,
             Err(errors) => {
@@ -406,6 +454,36 @@ fn services(
     }
 }
 
+/// The `spawn` services of master.cf; those that cannot run are remarked.
+fn spawned(config: &Config, remarks: &mut Remarks) -> Vec<Arc<Spawn>> {
+    let reached = [ServiceKind::Unix, ServiceKind::Inet];
+    let mut services = Vec::new();
+    for service in config.services() {
+        if service.command != "spawn" || !reached.contains(&service.kind) {
+            continue;
+        }
+        match Spawn::of(config, service) {
+            Ok(spawn) => services.push(Arc::new(spawn)),
+            Err(problem) => {
+                remarks.add(&service.id(), format!("nothing listens there: {problem}"));
+            }
+        }
+    }
+    services
+}
+
+/// The `pass … smtpd` service that a postscreen hands its clients to, at postscreen's address.
+fn behind_postscreen(config: &Config, service: &Service) -> Option<Service> {
+    let mut services = config.services().iter();
+    let behind = services.find(|other| other.kind == ServiceKind::Pass && other.command == "smtpd");
+    let behind = behind.filter(|_| service.command == "postscreen")?;
+    Some(Service {
+        name: service.name.clone(),
+        kind: ServiceKind::Inet,
+        ..behind.clone()
+    })
+}
+
 fn build_smtpd(
     config: &Config,
     service: &Service,
@@ -414,7 +492,15 @@ fn build_smtpd(
     remarks: &mut Remarks,
 ) -> Result<Smtpd, Vec<ConfigError>> {
     let one = |error: ConfigError| vec![error];
+    let whole = config;
     let config = config.for_service(service);
+    let milters = filter::MilterSettings::of(&config, tables).map_err(one)?;
+    let overrides = config.list("receive_override_options").map_err(one)?;
+    // These are cleanup's parameters: what the service sets does not count.
+    let checks = match overrides.iter().any(|word| word == "no_header_body_checks") {
+        true => None,
+        false => CheckLists::of(whole, tables, filter::checks::Lists::Message).map_err(one)?,
+    };
     let tls = tls::service(&config, tables)?;
     let mut warnings = Vec::new();
     let at_once = match service.max_processes {
@@ -433,6 +519,7 @@ fn build_smtpd(
         tls: tls.level,
         tls_ready: tls.tls.is_some(),
         sasl: sasl.is_some(),
+        ask_unknown: milters.is_some(),
         ..smtp_settings(&config).map_err(one)?
     };
     let lenient = SmtpSettings {
@@ -450,6 +537,8 @@ fn build_smtpd(
         log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,
         sasl,
+        milters: milters.map(Arc::new),
+        checks: checks.map(Arc::new),
     })
 }
 
@@ -465,11 +554,11 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
         map_addresses: !overrides
             .iter()
             .any(|option| option == "no_address_mappings"),
+        limits: Limits::of(config, tables)?,
         content_filter: config.string("content_filter")?,
         command_filter: tables.open_list_lenient(&config.string("smtpd_command_filter")?),
         xclient_hosts: HostList::new(config, tables, "smtpd_authorized_xclient_hosts")?,
         xforward_hosts: HostList::new(config, tables, "smtpd_authorized_xforward_hosts")?,
-        limits: Limits::of(config, tables)?,
         peername_lookup: config.bool("smtpd_peername_lookup")?,
         port_logging: config.bool("smtpd_client_port_logging")?,
         fast_flush_domains: tables.match_list(

@@ -13,9 +13,11 @@
 //! | `secure` | how a session uses these two |
 //! | `transaction` | one message on its way in: the answers, and the envelope that grows from them |
 //! | `headers` | what cleanup(8) does to a message's header on the way in |
+//! | `milter` | milters in a session: when they are asked, what they are told |
 //! | `scheduler` | when what is tried, and by whom |
 //! | `attempt` | one attempt to deliver one message |
 //! | `control` | requests of postsuper and postqueue |
+//! | `spawn` | services that run a command for each connection |
 //! | `reload` | changed files |
 //! | [`table_server`] | tables for a real Postfix, over socketmap |
 //! | `log` | Postfix's log format |
@@ -30,6 +32,7 @@ mod generation;
 mod headers;
 mod listen;
 pub mod log;
+mod milter;
 mod peer_name;
 mod rates;
 mod reload;
@@ -38,9 +41,11 @@ mod sasl;
 mod scheduler;
 mod secure;
 mod session;
+mod spawn;
 mod stream;
 pub mod table_server;
 mod tls;
+mod told;
 mod transaction;
 
 pub use generation::{Generation, Problem, own_addresses};
@@ -93,7 +98,7 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let generation = Generation::read(&options.config_dir, &options.environment)
         .map_err(ServerError::Configuration)?;
-    generation.report();
+    generation.report(None);
     let spool_settings = generation.spool.clone();
     let (spool, recovery) = queue::Spool::open(&spool_settings.directory, spool_settings.options)?;
     let grace = generation.shutdown_timeout;

@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::generation::{Generation, Smtpd};
 use crate::log;
 use crate::session::{self, Shared};
+use crate::spawn::Spawners;
 
 /// A socket that could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,7 @@ pub(crate) struct Listeners {
     shared: Arc<Shared>,
     open: HashMap<SocketAddr, Open>,
     sessions: Arc<tokio::sync::Mutex<JoinSet<()>>>,
+    spawners: Spawners,
 }
 
 struct Open {
@@ -60,6 +62,7 @@ impl Listeners {
             shared,
             open: HashMap::new(),
             sessions: Arc::default(),
+            spawners: Spawners::default(),
         }
     }
 
@@ -97,6 +100,7 @@ impl Listeners {
             }
             keep
         });
+        self.spawners.bind(&generation.spawn);
         Ok(self.open.values().map(|open| open.local).collect())
     }
 
@@ -191,7 +195,11 @@ pub(crate) fn misaddressed(config: &Config) -> Vec<ConfigError> {
 
 /// The addresses of a service's name: `port`, `host:port`, `[address]:port`; a bare port means the
 /// addresses of `inet_interfaces`.
-fn addresses(config: &Config, name: &str, line: usize) -> Result<Vec<SocketAddr>, ListenError> {
+pub(crate) fn addresses(
+    config: &Config,
+    name: &str,
+    line: usize,
+) -> Result<Vec<SocketAddr>, ListenError> {
     let complain = |problem: String| ListenError::Address { line, problem };
     let (host, port) = match name.rsplit_once(':') {
         Some((host, port)) => (Some(host), port),
@@ -286,6 +294,19 @@ fn port_number(text: &str) -> Option<u16> {
         "submission" => Some(587),
         "smtps" | "submissions" | "urd" | "ssmtp" => Some(465),
         "lmtp" => Some(24),
-        number => number.parse().ok(),
+        number => number.parse().ok().or_else(|| known_port(number)),
     }
+}
+
+/// The port of a service that /etc/services has for TCP.
+fn known_port(name: &str) -> Option<u16> {
+    let known = std::fs::read_to_string("/etc/services").ok()?;
+    known.lines().find_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        let (first, port) = (words.next()?, words.next()?);
+        let port = port.strip_suffix("/tcp")?;
+        let is_it = first == name || words.any(|alias| alias == name);
+        is_it.then(|| port.parse().ok())?
+    })
 }

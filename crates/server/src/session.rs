@@ -11,18 +11,20 @@ use policy::{Effects, Refusal, Stage};
 use queue::Spool;
 use route::Walk;
 use smtp::Reply;
-use smtp::server::{Answer, Counted, Peer, Privileges, Question, Session, Step};
+use smtp::server::{Answer, Counted, Helo, Peer, Privileges, Question, Session, Step};
 use tokio::net::TcpStream;
 
 use crate::Shutdown;
 use crate::audit::Place;
 use crate::generation::{Current, Smtpd};
+use crate::milter::{Guard, Standing};
 use crate::peer_name::Names;
 use crate::rates::{Rates, Visit};
 use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
 use crate::tls::Established;
+use crate::told::Told;
 use crate::transaction::{Client, Ending, Transaction};
 
 /// What all sessions share.
@@ -67,6 +69,9 @@ pub(crate) async fn serve(
         xclient: smtpd.incoming.xclient_hosts.has(&peer).await,
         xforward: smtpd.incoming.xforward_hosts.has(&peer).await,
     };
+    let hostname = &smtpd.incoming.myhostname;
+    let local = stream.local_addr().ok();
+    let guard = Guard::new(smtpd.milters.as_ref(), hostname, ip, local).await;
     let mut session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
     session.change_privileges(|_| privileges);
     let mut connection = Connection {
@@ -77,6 +82,7 @@ pub(crate) async fn serve(
         login: None,
         transaction: None,
         deferrals: [None, None],
+        guard,
         smtpd,
         visit,
         shutdown: shared.shutdown.clone(),
@@ -86,6 +92,7 @@ pub(crate) async fn serve(
         connection.start_tls().await;
     }
     connection.run().await;
+    connection.guard.quit().await;
     let name = connection.session.peer().name_and_address();
     let summary = connection.session.summary();
     tracing::info!(prog = "smtpd", "disconnect from {name} {summary}");
@@ -98,6 +105,8 @@ pub(crate) struct Connection {
     transaction: Option<Transaction>,
     /// `defer_if_permit` at connecting and at HELO, where they are not delayed: it counts for every recipient.
     deferrals: [Option<Reply>; 2],
+    /// The service's milters.
+    guard: Guard,
     pub smtpd: Arc<Smtpd>,
     /// Set once the connection is encrypted.
     pub encryption: Option<Established>,
@@ -123,11 +132,13 @@ impl Connection {
                     self.session.answer(answer);
                 }
                 Step::Content(piece) => {
-                    if let Some(transaction) = &mut self.transaction
-                        && let Err(refusal) = transaction.content(piece).await
-                    {
-                        self.place().log_reject(&self.client(), &refusal);
-                        self.session.refuse_content(refusal.reply);
+                    if let Some(mut transaction) = self.transaction.take() {
+                        let done = transaction.content(piece, &self.client()).await;
+                        self.transaction = Some(transaction);
+                        if let Err(refusal) = done {
+                            self.place().log_reject(&self.client(), &refusal);
+                            self.session.refuse_content(refusal.reply);
+                        }
                     }
                 }
                 Step::Sleep(duration) => tokio::time::sleep(duration).await,
@@ -191,6 +202,7 @@ impl Connection {
                 self.become_another(login).await;
                 self.greet().await
             }
+            Question::Count(command) => self.count(command).await,
             Question::Command(text) => {
                 self.filter_command(&text).await;
                 Answer::Continue
@@ -207,10 +219,15 @@ impl Connection {
                     Ok(deferral) => self.deferrals[1] = deferral,
                     Err(refusal) => return Answer::Reply(refusal.reply),
                 }
-                Answer::Continue
+                self.milters_on_helo(&helo).await
             }
             Question::Mail(mail) => self.mail(mail).await,
-            Question::Count(command) => self.count(command).await,
+            Question::Auth(_) | Question::Vrfy(_) | Question::Etrn(_)
+                if self.guard.other().is_some() =>
+            {
+                self.guard.other().map_or(Answer::Continue, Answer::Reply)
+            }
+            Question::Unknown(command) => self.unknown(&command).await,
             Question::Auth(auth) => self.authenticate(auth).await,
             Question::AuthResponse(response) => self.continue_authentication(response).await,
             Question::AuthAborted => {
@@ -220,7 +237,9 @@ impl Connection {
             Question::Rcpt(rcpt) => self.recipient(rcpt).await,
             Question::Data => match self.transaction.take() {
                 Some(mut transaction) => {
-                    let done = transaction.data(&self.client()).await;
+                    let mut guard = std::mem::take(&mut self.guard);
+                    let done = transaction.data(&self.client(), &mut guard).await;
+                    self.guard = guard;
                     self.transaction = Some(transaction);
                     answer(done)
                 }
@@ -229,6 +248,7 @@ impl Connection {
             Question::EndOfData { .. } => self.end_of_data().await,
             Question::Abort => {
                 self.transaction = None;
+                self.guard.abort().await;
                 Answer::Continue
             }
             Question::Vrfy(address) => self.verify(&address).await,
@@ -269,9 +289,12 @@ impl Connection {
         let mut effects = Effects::default();
         let mut walk = Walk::new(Instant::now());
         let policy = &self.smtpd.policy;
-        let decided = policy
-            .decide(stage, &mut walk, client.facts(), &mut effects)
-            .await;
+        let told = Told::default();
+        let facts = policy::Facts {
+            connection: told.connection(client, self.session.place()),
+            ..client.facts()
+        };
+        let decided = policy.decide(stage, &mut walk, facts, &mut effects).await;
         self.place().log_events(client, &mut effects.events);
         if let Err(refusal) = &decided {
             self.place().log_reject(client, refusal);
@@ -283,7 +306,7 @@ impl Connection {
         match self.decide_early(Stage::Client, &self.client()).await {
             Ok(deferral) => {
                 self.deferrals = [deferral, None];
-                Answer::Continue
+                self.milters_on_connect().await
             }
             Err(refusal) => Answer::Reply(refusal.reply),
         }
@@ -291,7 +314,11 @@ impl Connection {
 
     /// XCLIENT: what belonged to the client before is forgotten.
     async fn become_another(&mut self, login: Option<String>) {
+        self.guard.quit().await;
+        let hostname = &self.smtpd.incoming.myhostname;
         let peer = self.session.peer();
+        let milters = self.smtpd.milters.as_ref();
+        self.guard = Guard::new(milters, hostname, peer.address, self.guard.local()).await;
         let xclient = self.smtpd.incoming.xclient_hosts.has(peer).await;
         let settings = self.smtpd.settings_for(peer.address).await;
         self.session
@@ -306,29 +333,27 @@ impl Connection {
 
     async fn mail(&mut self, mail: smtp::server::MailFrom) -> Answer {
         let smtpd = Arc::clone(&self.smtpd);
-        let sender = mail.address.clone();
         let [at_connect, at_helo] = self.deferrals.clone();
         let effects = Effects {
             defer_if_permit: at_connect.or(at_helo),
             ..Effects::default()
         };
         let forwarded = self.session.forwarded().cloned();
+        let mut guard = std::mem::take(&mut self.guard);
         let client = self.client();
-        let begun = Transaction::begin(smtpd, &client, mail, effects, &self.shared.spool).await;
+        let spool = &self.shared.spool;
+        let begun = Transaction::begin(smtpd, &client, mail, effects, spool, &mut guard).await;
+        if begun.is_err() {
+            guard.abort().await;
+        }
+        self.guard = guard;
         match begun {
             Ok(mut transaction) => {
                 transaction.forwarded = forwarded;
                 self.transaction = Some(transaction);
                 Answer::Continue
             }
-            Err(refusal) => {
-                let place = Place {
-                    sender: Some(&sender),
-                    ..self.place()
-                };
-                place.log_reject(&client, &refusal);
-                Answer::Reply(refusal.reply)
-            }
+            Err(refusal) => Answer::Reply(refusal.reply),
         }
     }
 
@@ -354,6 +379,44 @@ impl Connection {
         refused.await.map_or(Answer::Continue, Answer::Reply)
     }
 
+    /// The milters hear of the client.
+    async fn milters_on_connect(&mut self) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let answer = guard.connect(&self.client()).await;
+        self.guard = guard;
+        answer.unwrap_or(Answer::Continue)
+    }
+
+    async fn milters_on_helo(&mut self, helo: &Helo) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let client = Client {
+            helo: &helo.name,
+            ..self.client()
+        };
+        let answer = guard.helo(&client, helo.extended).await;
+        self.guard = guard;
+        answer.unwrap_or(Answer::Continue)
+    }
+
+    /// A command that nobody knows: milters may have another reply.
+    async fn unknown(&mut self, command: &str) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let id = self.transaction.as_ref().and_then(Transaction::id);
+        let id = id.map(|id| id.to_string());
+        let standing = Standing {
+            id: id.as_deref(),
+            sender: self.transaction.as_ref().map(|open| &*open.mail.address),
+            ..Standing::default()
+        };
+        let refusal = guard.unknown(&self.client(), command, standing).await;
+        self.guard = guard;
+        match refusal {
+            Some(reply) if reply.code == 421 => Answer::Disconnect(reply),
+            Some(reply) => Answer::Reply(reply),
+            None => Answer::Continue,
+        }
+    }
+
     /// The service's settings as they are now; a service that is gone keeps those it had.
     async fn take_over_settings(&mut self) {
         let current = self.shared.current.get();
@@ -369,7 +432,9 @@ impl Connection {
     /// VRFY: what RCPT would say of the address, and nothing more.
     async fn verify(&self, address: &str) -> Answer {
         let client = self.client();
+        let told = Told::default();
         let facts = policy::Facts {
+            connection: told.connection(&client, "VRFY"),
             recipient: Some(address),
             ..client.facts()
         };
@@ -424,9 +489,13 @@ impl Connection {
         let mut effects = Effects::default();
         let mut walk = Walk::new(Instant::now());
         let policy = &self.smtpd.policy;
-        let decided = policy
-            .etrn(domain, &mut walk, client.facts(), &mut effects)
-            .await;
+        let told = Told::default();
+        let mut facts = client.facts();
+        facts.connection = told.connection(&client, "ETRN");
+        if let Some(connection) = &mut facts.connection {
+            connection.etrn_domain = domain;
+        }
+        let decided = policy.etrn(domain, &mut walk, facts, &mut effects).await;
         self.place().log_events(&client, &mut effects.events);
         if let Err(refusal) = &decided {
             self.place().log_reject(&client, refusal);
@@ -438,9 +507,11 @@ impl Connection {
         let Some(mut transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_MAIL);
         };
+        let mut guard = std::mem::take(&mut self.guard);
         let decided = transaction
-            .recipient(&self.client(), rcpt, &self.shared.spool)
+            .recipient(&self.client(), rcpt, &self.shared.spool, &mut guard)
             .await;
+        self.guard = guard;
         self.transaction = Some(transaction);
         answer(decided)
     }
@@ -449,7 +520,13 @@ impl Connection {
         let Some(transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_RCPT);
         };
-        match transaction.end(&self.client(), &self.shared.spool).await {
+        let mut guard = std::mem::take(&mut self.guard);
+        let ended = transaction
+            .end(&self.client(), &self.shared.spool, &mut guard)
+            .await;
+        guard.abort().await;
+        self.guard = guard;
+        match ended {
             Ok(Ending::Queued(message)) => {
                 let id = message.id.to_string();
                 self.shared.scheduler.accept(*message);
@@ -468,6 +545,7 @@ impl Connection {
             encryption: self.encryption.as_ref(),
             login: self.login.as_ref(),
             has_logins: self.smtpd.sasl.is_some(),
+            server: self.stream.local_address(),
             has_pipelined: self.session.has_pipelined(),
         }
     }

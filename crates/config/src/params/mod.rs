@@ -4,6 +4,7 @@
 //! Postroom follows (`smtpd_forbid_bare_newline = normalize`) and our own `postroom_…`.
 //! Defaults are unexpanded text; a number without a unit in a time counts in the unit of the default.
 
+mod effect;
 mod general;
 mod later;
 mod lmtp;
@@ -14,6 +15,7 @@ mod smtp;
 mod smtpd;
 mod verify;
 
+pub use effect::{Effect, effect, service_effect};
 pub use later::ADDED;
 
 use std::sync::LazyLock;

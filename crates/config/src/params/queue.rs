@@ -84,7 +84,7 @@ rows! {
     accepted Int "mailbox_size_limit" = "51200000", "Largest local mailbox file.";
     accepted Text "mailbox_transport" = "", "Transport that delivers local mail.";
     accepted Text "mailbox_transport_maps" = "", "";
-    accepted Time "max_idle" = "100s", "Longest idle time of a process.";
+    honoured Time "max_idle" = "100s", "Longest idle time of a process.";
     accepted Int "max_use" = "100", "Requests that one process serves.";
     honoured Time "maximal_backoff_time" = "4000s", "Longest pause between two attempts.";
     honoured Time "maximal_queue_lifetime" = "5d", "How long a message is retried.";
@@ -115,7 +115,7 @@ rows! {
     honoured Text "relayhost" = "", "Next host for all remote mail.";
     honoured Bool "soft_bounce" = "no", "Answer 4xx where 5xx were due.";
     honoured Time "stale_lock_time" = "500s", "Age at which a lock file is taken for a leftover.";
-    accepted Text "stress" = "", "Not empty while the server is overloaded.";
+    honoured Text "stress" = "", "Not empty while the server is overloaded.";
     accepted Text "trace_service_name" = "trace", "";
     honoured Text "transport_maps" = "", "Transport by recipient address or domain.";
     accepted Time "transport_retry_time" = "60s", "Pause after a delivery agent failed.";

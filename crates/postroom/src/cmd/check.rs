@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use config::effects;
 use config::master::ServiceKind;
+use config::params::Effect;
 use config::{Config, Environment};
 use directory::{Finding, Options, Place, Report, Severity};
 use policy::explain::{Explainer, Outcome};
@@ -14,8 +16,10 @@ use server::{Generation, own_addresses};
 use super::options::{self, EX_CONFIG, EX_USAGE};
 
 const USAGE: &str = "usage: postroom check [-c config_dir] [--json] [--all]
+       postroom check [-c config_dir] --settings
 Reads configuration and database and reports what is wrong or will surprise, each with place,
 consequence and remedy. It changes nothing. --all: every finding, not only the first 20 of a kind.
+--settings: what becomes of each setting and service, and nothing else.
 Exit status: 0 without errors (there may be warnings and notes), 1 with errors.
 ";
 
@@ -24,6 +28,7 @@ struct Request {
     config_dir: PathBuf,
     json: bool,
     all: bool,
+    settings: bool,
 }
 
 /// Runs the command with the arguments that follow its name.
@@ -39,6 +44,9 @@ pub fn run(args: &[OsString]) -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
+    if request.settings {
+        return settings(&request);
+    }
     // Lookups log what fails; the report says it with the remedy, so no log is set up here.
     match report(&request) {
         Ok(report) => {
@@ -60,6 +68,7 @@ fn parse(args: &[OsString]) -> Result<Option<Request>, String> {
         config_dir: options::default_config_dir(),
         json: false,
         all: false,
+        settings: false,
     };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -70,11 +79,53 @@ fn parse(args: &[OsString]) -> Result<Option<Request>, String> {
             }
             Some("--json") => request.json = true,
             Some("--all") => request.all = true,
+            Some("--settings") => request.settings = true,
             Some("-h" | "--help") => return Ok(None),
             _ => return Err(format!("unexpected argument {}", arg.display())),
         }
     }
     Ok(Some(request))
+}
+
+/// Every setting and service by what becomes of it.
+fn settings(request: &Request) -> ExitCode {
+    let environment = Environment::of_this_machine();
+    let dir = absolute(&request.config_dir);
+    let (config, mistakes) = Config::load_whole(&dir, &environment);
+    for mistake in &mistakes {
+        eprintln!("postroom: warning: {mistake}");
+    }
+    let mut all = effects::settings(&config);
+    all.extend(effects::services(&config));
+    let mut out = String::new();
+    for (title, rank) in [
+        ("not supported", 2),
+        ("without effect here, and harmless", 1),
+        ("honoured", 0),
+    ] {
+        let told: Vec<_> = all.iter().filter(|t| rank_of(t.effect) == rank).collect();
+        if told.is_empty() {
+            continue;
+        }
+        out.push_str(&format!("{title}\n"));
+        for told in told {
+            let origin = &told.origin;
+            out.push_str(&format!("  {}  {origin}\n", told.name));
+            if let Effect::Harmless(text) | Effect::Missing(text) = told.effect {
+                out.push_str(&format!("    {text}\n"));
+            }
+        }
+    }
+    print!("{out}");
+    ExitCode::SUCCESS
+}
+
+fn rank_of(effect: Effect) -> u8 {
+    match effect {
+        Effect::Honoured => 0,
+        Effect::Harmless(_) => 1,
+        Effect::Missing(_) => 2,
+    }
 }
 
 /// The report as JSON; docs/check.md has its shape.

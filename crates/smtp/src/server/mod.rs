@@ -211,6 +211,8 @@ pub enum Question {
         /// Bytes given out as content.
         size: u64,
     },
+    /// A command that is none of ours, when `Settings::ask_unknown` is set: its first word. Continue: 500 5.5.2.
+    Unknown(String),
     /// VRFY with an address of good syntax. Continue: 252 2.0.0 and the address.
     Vrfy(String),
     /// ETRN with its argument as given. Continue: 250 2.0.0 Queuing started.
@@ -237,6 +239,8 @@ pub enum Answer {
     /// LMTP at the end of the message: one reply an accepted recipient, in order.
     /// In SMTP the first one counts.
     PerRecipient(Vec<Reply>),
+    /// To `Connect`: greet with this reply, whatever its code, and go on.
+    Greet(Reply),
     /// Give this reply (421 or 521) and close the connection.
     Disconnect(Reply),
 }

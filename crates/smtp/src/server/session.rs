@@ -91,6 +91,7 @@ pub(super) enum Pending {
     Rcpt,
     Data,
     EndOfData,
+    Unknown,
     Vrfy(String),
     Etrn,
     Auth,
@@ -259,6 +260,7 @@ impl Session {
             Pending::Rcpt => self.rcpt_answered(answer),
             Pending::Data => self.data_answered(answer),
             Pending::EndOfData => self.end_of_data_answered(answer),
+            Pending::Unknown => self.unknown_answered(answer),
             Pending::Vrfy(text) => self.vrfy_answered(&text, answer),
             Pending::Etrn => self.finish(answer, &reply::ETRN_STARTED),
             Pending::Auth => self.auth_answered(answer),
@@ -602,7 +604,7 @@ impl Session {
 pub(super) fn refusal(answer: Answer) -> Result<Option<Reply>, Reply> {
     let reply = match answer {
         Answer::Continue => return Ok(None),
-        Answer::Reply(reply) | Answer::Disconnect(reply) => reply,
+        Answer::Reply(reply) | Answer::Disconnect(reply) | Answer::Greet(reply) => reply,
         Answer::PerRecipient(replies) => match replies.into_iter().next() {
             Some(reply) => reply,
             None => return Err(reply::UNANSWERED),

@@ -15,6 +15,8 @@ pub struct Settings {
     pub banner: String,
     /// `message_size_limit` in bytes; 0: no limit.
     pub message_size_limit: u64,
+    /// Unknown commands are asked about.
+    pub ask_unknown: bool,
     /// `line_length_limit`: longer command lines are cut.
     pub line_length_limit: usize,
     /// `smtpd_recipient_limit`; 0: no limit.
@@ -183,6 +185,7 @@ impl Default for Settings {
             hostname: "localhost".to_owned(),
             banner: "localhost ESMTP Postroom".to_owned(),
             message_size_limit: 10_240_000,
+            ask_unknown: false,
             line_length_limit: 2048,
             recipient_limit: 1000,
             recipient_overshoot_limit: 1000,

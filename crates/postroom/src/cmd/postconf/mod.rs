@@ -30,7 +30,7 @@ pub fn run(args: &[OsString]) -> ExitCode {
         // As in Postfix, what was to be printed before the mistake is not.
         Err(Fatal(text)) => {
             if let Some(text) = text {
-                eprintln!("postconf: fatal: {text}");
+                eprintln!("postconf: fatal: {}", printable(&text));
             }
             ExitCode::from(1)
         }
@@ -58,7 +58,12 @@ fn fatal<T>(text: impl Into<String>) -> Result<T, Fatal> {
 }
 
 fn warn(text: &str) {
-    eprintln!("postconf: warning: {text}");
+    eprintln!("postconf: warning: {}", printable(text));
+}
+
+/// Control characters as question marks.
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_ascii_control(), "?")
 }
 
 impl Options {

@@ -1,7 +1,5 @@
 //! `postconf` prints: parameters of main.cf, services of master.cf, and what is unused or unknown in them.
 
-use std::collections::BTreeMap;
-
 use config::audit::{self, Audit, Class, audit};
 use config::master::Entry;
 use config::master_edit::Pattern;
@@ -20,6 +18,7 @@ impl Options {
             true => defaults,
             false => Config::load_main(&dir, &environment())?.with_overrides(&self.overrides),
         };
+        check_first(&config)?;
         // Names of services come from master.cf where there is one.
         if !dir.join("master.cf").exists() {
             let file = dir.join("master.cf");
@@ -89,6 +88,7 @@ impl Options {
             .map(show::normalized)
             .collect();
         let config = Config::load(&dir, &environment())?.with_overrides(&self.overrides);
+        check_first(&config)?;
         config.warnings().iter().for_each(|text| warn(text));
         let found = audit_or_fail(&config)?;
         let of_tables = |text: &&String| !is_of_main(&dir, text);
@@ -96,15 +96,15 @@ impl Options {
         unused.for_each(|text| warn(text));
         if self.arguments.is_empty() {
             let (pattern, item) = self.service_pattern("*")?;
-            for entry in entries.iter().filter(|entry| pattern.matches(entry)) {
-                self.print_entry(entry, item.as_deref(), &config, out)?;
+            for (at, entry) in matching(&entries, &pattern) {
+                self.print_entry(at, entry, item.as_deref(), &config, out)?;
             }
         }
         for request in &self.arguments {
             let mut matched = false;
             let (pattern, item) = self.service_pattern(request)?;
-            for entry in entries.iter().filter(|entry| pattern.matches(entry)) {
-                matched |= self.print_entry(entry, item.as_deref(), &config, out)?;
+            for (at, entry) in matching(&entries, &pattern) {
+                matched |= self.print_entry(at, entry, item.as_deref(), &config, out)?;
             }
             if !matched {
                 warn(&format!("unmatched request: \"{request}\""));
@@ -154,13 +154,14 @@ impl Options {
     /// Prints what the mode asks of one entry; false when nothing of it matches `item`.
     fn print_entry(
         &self,
+        at: usize,
         entry: &Entry,
         item: Option<&str>,
         config: &Config,
         out: &mut String,
     ) -> Result<bool, Fatal> {
         let entry = if self.has('x') && !self.has('P') {
-            &with_expanded_overrides(entry, config)?
+            &with_expanded_overrides(at, entry, config)?
         } else {
             entry
         };
@@ -184,8 +185,8 @@ impl Options {
             }
             return Ok(matched);
         }
-        let settings = settings_of(entry, config);
-        let own = with_settings(entry, config);
+        let settings = audit::settings_of(config, at);
+        let own = with_settings(at, entry, config);
         for (name, value) in settings {
             if item.is_some_and(|item| item != name) {
                 continue;
@@ -206,21 +207,19 @@ impl Options {
     }
 }
 
-/// Its `-o` settings, with those of other entries of the same name and type.
-fn settings_of<'c>(entry: &Entry, config: &'c Config) -> BTreeMap<&'c str, &'c str> {
-    let is_it = |service: &&config::master::Service| {
-        service.name == entry.fields[0] && service.kind.as_str() == entry.fields[1]
-    };
-    match config.services().iter().find(is_it) {
-        Some(service) => audit::settings_of(config, service),
-        None => BTreeMap::new(),
-    }
+/// The entries that match, each with its position.
+fn matching<'e>(
+    entries: &'e [Entry],
+    pattern: &'e Pattern,
+) -> impl Iterator<Item = (usize, &'e Entry)> {
+    let numbered = entries.iter().enumerate();
+    numbered.filter(|(_, entry)| pattern.matches(entry))
 }
 
 /// The configuration as the service sees it, `$service_name` included.
-fn with_settings(entry: &Entry, config: &Config) -> Config {
+fn with_settings(at: usize, entry: &Entry, config: &Config) -> Config {
     let mut all = vec![("service_name".to_owned(), entry.fields[0].clone())];
-    for (name, value) in settings_of(entry, config) {
+    for (name, value) in audit::settings_of(config, at) {
         all.push((name.to_owned(), value.to_owned()));
     }
     config.with_overrides(&all)
@@ -232,13 +231,33 @@ fn is_of_main(dir: &std::path::Path, text: &str) -> bool {
 }
 
 /// The entry with `$name` in its `-o` settings replaced (`-Mx`).
-fn with_expanded_overrides(entry: &Entry, config: &Config) -> Result<Entry, Fatal> {
+fn with_expanded_overrides(at: usize, entry: &Entry, config: &Config) -> Result<Entry, Fatal> {
     let mut new = entry.clone();
-    let config = with_settings(entry, config);
-    for (at, name, value) in show::overrides(entry) {
-        new.fields[at] = format!("{name}={}", expanded(config.expand(value))?);
+    let config = with_settings(at, entry, config);
+    for (place, name, value) in show::overrides(entry) {
+        new.fields[place] = format!("{name}={}", expanded(config.expand(value))?);
     }
     Ok(new)
+}
+
+/// What Postfix's postconf reads before all else, since defaults depend on it.
+fn check_first(config: &Config) -> Result<(), Fatal> {
+    let named = match config.raw("mydomain") {
+        Some(_) => "mydomain",
+        None => "myhostname",
+    };
+    for name in [
+        named,
+        "inet_protocols",
+        "mynetworks_style",
+        "inet_interfaces",
+    ] {
+        if let Err(error) = config.string(name) {
+            warn(&error.postfix_text());
+            return fatal("dictionary mail_dict: macro processing error");
+        }
+    }
+    Ok(())
 }
 
 /// The names known to the configuration; mistakes in expressions end the command as they do in Postfix.
