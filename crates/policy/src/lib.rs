@@ -19,6 +19,7 @@ pub use delegate::{Asked, Connection, LeafServices};
 pub use rcpt::{Admission, Refusal, Stage, Verdict};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -120,6 +121,16 @@ pub enum Event {
     Warning(String),
     /// The text alone.
     Info(String),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Action { name, text } => write!(f, "{name}: {text}"),
+            Event::Warning(text) => write!(f, "warning: {text}"),
+            Event::Info(text) => f.write_str(text),
+        }
+    }
 }
 
 /// The restrictions of one listening service.
