@@ -175,6 +175,7 @@ impl Explainer {
             client_name: "unknown",
             client_address: client,
             socket_address: client,
+            shown_port: None,
             helo: "explain.invalid",
             sender: Some(sender),
             recipient: Some(&recipient),

@@ -38,6 +38,8 @@ pub struct Facts<'a> {
     pub client_address: IpAddr,
     /// The address of the connection: XCLIENT does not change it.
     pub socket_address: IpAddr,
+    /// Where replies show it (`smtpd_client_port_logging`); 0: not known.
+    pub shown_port: Option<u16>,
     /// As given with HELO or EHLO; empty before.
     pub helo: &'a str,
     /// In internal form; `None` before MAIL, empty for `<>`.
@@ -63,11 +65,17 @@ pub struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// `name[address]`; the address is `unknown` where XCLIENT says so.
+    /// `name[address]`, or `name[address]:port`; what is not known is `unknown`.
     pub fn client(&self) -> String {
-        match self.client_address.is_unspecified() {
-            true => format!("{}[unknown]", self.client_name),
-            false => format!("{}[{}]", self.client_name, self.client_address),
+        let name = self.client_name;
+        let client = match self.client_address.is_unspecified() {
+            true => format!("{name}[unknown]"),
+            false => format!("{name}[{}]", self.client_address),
+        };
+        match self.shown_port {
+            None => client,
+            Some(0) => format!("{client}:unknown"),
+            Some(port) => format!("{client}:{port}"),
         }
     }
 }
