@@ -96,6 +96,8 @@ pub(crate) struct Incoming {
     pub limits: Limits,
     /// `content_filter`; empty without.
     pub content_filter: String,
+    /// `default_filter_nexthop`, for a filter that names none.
+    pub filter_nexthop: String,
     /// `smtpd_command_filter`.
     pub command_filter: TableList,
     /// `smtpd_authorized_xclient_hosts`.
@@ -556,6 +558,7 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
             .any(|option| option == "no_address_mappings"),
         limits: Limits::of(config, tables)?,
         content_filter: config.string("content_filter")?,
+        filter_nexthop: config.string("default_filter_nexthop")?,
         command_filter: tables.open_list_lenient(&config.string("smtpd_command_filter")?),
         xclient_hosts: HostList::new(config, tables, "smtpd_authorized_xclient_hosts")?,
         xforward_hosts: HostList::new(config, tables, "smtpd_authorized_xforward_hosts")?,
