@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use route::{Listing, Resolved, Walk};
+use mail::EnhancedCode;
+use route::{Listing, Resolved, UnknownIn, Walk};
 use smtp::Reply;
 
+use crate::access;
 use crate::restriction::{Restriction, Subject};
 use crate::{Effects, Event, Facts, Policy, Stage, reply};
 
@@ -55,6 +57,16 @@ impl Question<'_> {
 
     pub(crate) fn log(&mut self, name: &'static str, text: String) {
         self.effects.events.push(Event::Action { name, text });
+    }
+
+    /// A table's enhanced status code as it fits this kind of thing; a change is logged.
+    pub(crate) fn fit(&mut self, given: EnhancedCode, what: &str) -> EnhancedCode {
+        let fitting = access::fitting(given, what);
+        if given != fitting {
+            let text = format!("mapping DSN status {given} into {what} status {fitting}");
+            self.effects.events.push(Event::Info(text));
+        }
+        fitting
     }
 
     pub(crate) fn warn(&mut self, text: String) {
@@ -241,11 +253,11 @@ impl Policy {
     }
 
     /// `soft_bounce`.
-    pub(crate) fn softened(&self, mut refusal: Reply) -> Reply {
-        if self.soft_bounce {
-            reply::soften(&mut refusal);
+    pub(crate) fn softened(&self, refusal: Reply) -> Reply {
+        match self.soft_bounce {
+            true => refusal.softened(),
+            false => refusal,
         }
-        refusal
     }
 
     /// Under `warn_if_reject` it is as good as a refusal.
@@ -330,7 +342,7 @@ impl Policy {
         question: &mut Question<'_>,
         resolved: &Resolved,
         address: &str,
-        what: &str,
+        what: &'static str,
     ) -> Outcome {
         let is_sender = what == reply::SENDER;
         if !is_sender && !self.checks_recipients {
@@ -341,6 +353,17 @@ impl Policy {
             .listing(question.walk, resolved, is_sender)
             .await
         {
+            Ok(Listing::Mapped) => Outcome::Dunno,
+            Ok(Listing::Unknown(UnknownIn::VirtualAlias)) => {
+                Outcome::Refuse(self.unknown_user(address, what, UnknownIn::VirtualAlias))
+            }
+            // These transports take no mail: better to say so now than to send it back.
+            Ok(_) if resolved.route.transport == "error" => {
+                Outcome::Refuse(undeliverable(question, 550, resolved, address, what))
+            }
+            Ok(_) if resolved.route.transport == "retry" => {
+                Outcome::Refuse(undeliverable(question, 450, resolved, address, what))
+            }
             Ok(Listing::Unknown(table)) => Outcome::Refuse(self.unknown_user(address, what, table)),
             Ok(_) => Outcome::Dunno,
             Err(failure) => {
@@ -393,6 +416,22 @@ impl Policy {
         }
         Outcome::Refuse(reply::not_fully_qualified(self.codes.non_fqdn, value, what))
     }
+}
+
+/// The refusal whose reason stands in `transport_maps`: `error:5.1.6 moved`.
+fn undeliverable(
+    question: &mut Question<'_>,
+    code: u16,
+    resolved: &Resolved,
+    address: &str,
+    what: &'static str,
+) -> Reply {
+    let text = &resolved.route.nexthop;
+    let (enhanced, text) = match EnhancedCode::split_prefix(text) {
+        Some((given, text)) => (Some(question.fit(given, what)), text),
+        None => (None, text.as_str()),
+    };
+    reply::undeliverable(code, address, what, enhanced, text)
 }
 
 fn permit_if(condition: bool) -> Outcome {

@@ -48,6 +48,19 @@ pub fn unknown_user(code: u16, address: &str, what: &str, in_table: &str) -> Rep
     )
 }
 
+/// An address whose mail the error or retry transport would refuse, with the reason that `transport_maps` gives.
+pub fn undeliverable(
+    code: u16,
+    address: &str,
+    what: &str,
+    enhanced: Option<EnhancedCode>,
+    text: &str,
+) -> Reply {
+    let detail = if what == SENDER { 0 } else { 1 };
+    let enhanced = enhanced.unwrap_or(EnhancedCode::new(5, 1, detail));
+    access_denied(code, Some(enhanced), address, what, text)
+}
+
 /// The aliases of an address lead in a loop or beyond their limits.
 pub fn alias_expansion(address: &str) -> Reply {
     coded(451, 6, 0, format!("<{address}>: Alias expansion error"))
@@ -218,14 +231,6 @@ pub fn improper_pipelining(value: &str, what: &str) -> Reply {
         0,
         format!("<{value}>: {what} rejected: Improper use of SMTP command pipelining"),
     )
-}
-
-/// `soft_bounce`: whatever is refused for good may be tried again.
-pub fn soften(reply: &mut Reply) {
-    if reply.code >= 500 {
-        reply.code -= 100;
-        reply.enhanced = reply.enhanced.map(|code| code.with_class_of(reply.code));
-    }
 }
 
 /// An access table failed.

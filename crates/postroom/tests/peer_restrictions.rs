@@ -56,3 +56,11 @@ fn the_suites_have_enough_dialogues() {
     println!("{all} dialogues in all");
     assert!(all >= 150, "{all}");
 }
+
+#[test]
+fn soft_bounce_is_postfixs() {
+    if !testkit::peers() {
+        return;
+    }
+    Suite::read("soft").compare();
+}

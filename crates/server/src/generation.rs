@@ -606,6 +606,7 @@ fn smtp_settings(config: &Config) -> Result<SmtpSettings, ConfigError> {
         smtputf8_enable: config.bool("smtputf8_enable")?,
         strict_smtputf8: config.bool("strict_smtputf8")?,
         filter_commands: !config.string("smtpd_command_filter")?.is_empty(),
+        soft_bounce: config.bool("soft_bounce")?,
         footer: crate::footer::footer(config)?,
         ipv6: config
             .list("inet_protocols")?

@@ -469,6 +469,14 @@ impl Session {
 
     /// Puts a reply behind those not yet sent.
     pub(super) fn say(&mut self, reply: &Reply) {
+        let soft;
+        let reply = match self.settings.soft_bounce && reply.is_permanent() {
+            true => {
+                soft = reply.softened();
+                &soft
+            }
+            false => reply,
+        };
         match &self.settings.footer {
             Some(footer) if reply.code >= 400 => {
                 footer.below(reply, &self.peer).write_to(&mut self.output)

@@ -51,6 +51,8 @@ pub struct Settings {
     pub ipv6: bool,
     /// `smtpd_command_filter`: every command is asked about before it is executed.
     pub filter_commands: bool,
+    /// `soft_bounce`: every 5xx is said as 4xx.
+    pub soft_bounce: bool,
     /// `smtpd_reject_footer`.
     pub footer: Option<super::Footer>,
     /// `allow_min_user`: recipients may begin with `-`.
@@ -205,6 +207,7 @@ impl Default for Settings {
             resolve_null_domain: false,
             ipv6: false,
             filter_commands: false,
+            soft_bounce: false,
             footer: None,
             resolve_numeric_domain: false,
             discard_ehlo_keywords: Vec::new(),
