@@ -177,6 +177,10 @@ impl Dialogue {
         let peer = Peer::new("unknown", Ipv4Addr::LOCALHOST.into(), 12345);
         let now = Instant::now();
         let mut session = server::Session::new(Arc::new(settings), peer, now);
+        session.change_privileges(|_| server::Privileges {
+            xclient: true,
+            xforward: true,
+        });
         let mut dialogue = Dialogue::default();
         dialogue.advance(&mut session, now);
         for packet in packets {

@@ -6,7 +6,7 @@ use tables::TableList;
 use crate::access::{self, Action, Found, Key, Refused};
 use crate::evaluate::{Outcome, Question};
 use crate::restriction::{self, Restriction, Subject};
-use crate::{Event, Policy, Stage, reply};
+use crate::{Policy, Stage, reply};
 
 /// What was looked up: the words of its replies.
 #[derive(Clone, Copy)]
@@ -241,13 +241,7 @@ impl Policy {
             "" => otherwise,
             text => text,
         };
-        let fitting = refused.enhanced.map(|code| access::fitting(code, what));
-        if let (Some(given), Some(fitting)) = (refused.enhanced, fitting)
-            && given != fitting
-        {
-            let text = format!("mapping DSN status {given} into {what} status {fitting}");
-            question.effects.events.push(Event::Info(text));
-        }
+        let fitting = refused.enhanced.map(|given| question.fit(given, what));
         reply::access_denied(code, fitting, value, what, text)
     }
 

@@ -59,6 +59,16 @@ impl Question<'_> {
         self.effects.events.push(Event::Action { name, text });
     }
 
+    /// A table's enhanced status code as it fits this kind of thing; a change is logged.
+    pub(crate) fn fit(&mut self, given: EnhancedCode, what: &str) -> EnhancedCode {
+        let fitting = access::fitting(given, what);
+        if given != fitting {
+            let text = format!("mapping DSN status {given} into {what} status {fitting}");
+            self.effects.events.push(Event::Info(text));
+        }
+        fitting
+    }
+
     pub(crate) fn warn(&mut self, text: String) {
         self.effects.events.push(Event::Warning(text));
     }
@@ -243,11 +253,11 @@ impl Policy {
     }
 
     /// `soft_bounce`.
-    pub(crate) fn softened(&self, mut refusal: Reply) -> Reply {
-        if self.soft_bounce {
-            reply::soften(&mut refusal);
+    pub(crate) fn softened(&self, refusal: Reply) -> Reply {
+        match self.soft_bounce {
+            true => refusal.softened(),
+            false => refusal,
         }
-        refusal
     }
 
     /// Under `warn_if_reject` it is as good as a refusal.
@@ -332,7 +342,7 @@ impl Policy {
         question: &mut Question<'_>,
         resolved: &Resolved,
         address: &str,
-        what: &str,
+        what: &'static str,
     ) -> Outcome {
         let is_sender = what == reply::SENDER;
         if !is_sender && !self.checks_recipients {
@@ -439,10 +449,6 @@ fn undeliverable(
     let (given, text) = EnhancedCode::split_prefix(text).unwrap_or((default, text));
     // The transport decides between for good and for now.
     let given = EnhancedCode { class, ..given };
-    let fitting = access::fitting(given, what);
-    if given != fitting {
-        let text = format!("mapping DSN status {given} into {what} status {fitting}");
-        question.effects.events.push(Event::Info(text));
-    }
+    let fitting = question.fit(given, what);
     Some(reply::undeliverable(fitting, address, what, text))
 }

@@ -230,14 +230,6 @@ pub fn improper_pipelining(value: &str, what: &str) -> Reply {
     )
 }
 
-/// `soft_bounce`: whatever is refused for good may be tried again.
-pub fn soften(reply: &mut Reply) {
-    if reply.code >= 500 {
-        reply.code -= 100;
-        reply.enhanced = reply.enhanced.map(|code| code.with_class_of(reply.code));
-    }
-}
-
 /// An access table failed.
 pub fn access_table_failure(value: &str, what: &str) -> Reply {
     coded(

@@ -28,6 +28,7 @@ mod attempt;
 mod audit;
 mod control;
 mod forward;
+mod footer;
 mod generation;
 mod headers;
 mod listen;

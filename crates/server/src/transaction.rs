@@ -46,6 +46,7 @@ impl Client<'_> {
             client_name: &self.peer.name,
             client_address: self.peer.address,
             socket_address: self.peer.socket_address,
+            shown_port: self.peer.show_port.then_some(self.peer.port),
             helo: self.helo,
             sender: None,
             recipient: None,
@@ -700,12 +701,16 @@ impl Transaction {
 
     /// FILTER of a table, or `content_filter`; REDIRECT goes above both.
     fn filter(&self) -> Option<String> {
-        let settings = &self.settings().content_filter;
-        let of_service = (!settings.is_empty()).then(|| settings.clone());
-        match self.effects.redirect {
+        let settings = self.settings();
+        let of_service = Some(&settings.content_filter).filter(|filter| !filter.is_empty());
+        let filter = match self.effects.redirect {
             Some(_) => None,
-            None => self.effects.filter.clone().or(of_service),
-        }
+            None => self.effects.filter.as_ref().or(of_service),
+        }?;
+        Some(match filter.strip_suffix(':') {
+            Some(transport) => format!("{transport}:{}", settings.filter_nexthop),
+            None => filter.clone(),
+        })
     }
 
     /// What milters want of sender and recipients.

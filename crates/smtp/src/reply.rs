@@ -64,6 +64,16 @@ impl Reply {
         self.code / 100 == 5
     }
 
+    /// `soft_bounce`: what is refused for good may be tried again.
+    pub fn softened(&self) -> Reply {
+        let mut soft = self.clone();
+        if self.is_permanent() {
+            soft.code -= 100;
+            soft.enhanced = soft.enhanced.map(|code| code.with_class_of(soft.code));
+        }
+        soft
+    }
+
     /// Appends the reply as it goes over the wire, every line ended by CR LF.
     /// Control characters in the text become `?`: a reply can never break into two.
     pub fn write_to(&self, out: &mut Vec<u8>) {

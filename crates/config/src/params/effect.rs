@@ -285,8 +285,6 @@ static EFFECTS: &[(&str, Effect)] = &[
     ("body_checks_size_limit", Missing(CHECKS)),
     ("message_*_characters", Missing(CHECKS)),
     ("internal_mail_filter_classes", Missing(CHECKS)),
-    ("content_filter", Missing(FILTER)),
-    ("default_filter_nexthop", Missing(FILTER)),
     ("smtpd_proxy_*", Missing(FILTER)),
     ("strict_7bit_headers", Missing(CHECKS)),
     ("strict_8bitmime*", Missing(CHECKS)),
@@ -311,24 +309,15 @@ static EFFECTS: &[(&str, Effect)] = &[
     ("unverified_*", Missing(VERIFY)),
     ("smtpd_policy_service_*", Missing(POLICY)),
     (
-        "smtpd_authorized_xclient_hosts",
-        Missing("XCLIENT is not offered: clients count as who they are"),
-    ),
-    (
-        "smtpd_authorized_xforward_hosts",
-        Missing("XFORWARD is not offered: the log names the filter, not the client before it"),
-    ),
-    (
         "smtpd_authorized_verp_clients",
         Missing("VERP is not offered"),
     ),
     ("*verp*", Missing("VERP is not offered")),
     ("*rbl_reply*", Missing(DECIDES)),
     ("maps_rbl_*", Missing(DECIDES)),
-    ("smtpd_reject_footer*", Missing("replies have no footer")),
     (
-        "smtpd_etrn_restrictions",
-        Missing("ETRN is answered for fast_flush_domains, whoever asks"),
+        "smtpd_reject_footer_maps",
+        Missing("the footer of all refusals is that of smtpd_reject_footer"),
     ),
     (
         "smtpd_upstream_proxy_*",
@@ -347,10 +336,6 @@ static EFFECTS: &[(&str, Effect)] = &[
     ("reject_tempfail_action", Missing(DECIDES)),
     ("*_tempfail_action", Missing(DECIDES)),
     ("*_reject_code", Missing(DECIDES)),
-    (
-        "soft_bounce",
-        Missing("refusals are final (5xx) as ever: do not count on it while you try things"),
-    ),
     ("qmqpd_*", Harmless(QMQP)),
     (
         "dns_ncache_ttl_fix_enable",

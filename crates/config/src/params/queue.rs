@@ -29,7 +29,7 @@ rows! {
     accepted Time "default_destination_rate_delay" = "0s", "Pause between deliveries to one destination.";
     honoured Int "default_destination_recipient_limit" = "50", "Recipients in one delivery.";
     accepted Int "default_extra_recipient_limit" = "1000", "Recipients in memory beyond the limit.";
-    accepted Text "default_filter_nexthop" = "", "";
+    honoured Text "default_filter_nexthop" = "", "Next hop of a content filter that names none.";
     accepted Int "default_minimum_delivery_slots" = "3", "Smallest delivery that may be preempted.";
     honoured Text "default_privs" = "nobody", "User whose rights commands and files of aliases get.";
     honoured Int "default_process_limit" = "100", "Processes, or here tasks, of one service.";

@@ -54,13 +54,17 @@ impl NextHop {
         NextHop { ports, deliveries }
     }
 
-    /// `@SINK@` and `@FILTER@`: transport and next hop of the two places.
+    /// `@SINK@` and `@FILTER@`: transport and next hop of the two places; `@NEXTHOP@`: that of the filter alone.
     pub fn placeholders(&self) -> Vec<(String, String)> {
         let one = |(place, port): &(&str, u16)| {
             let name = format!("@{}@", place.to_uppercase());
             (name, format!("lmtp:inet:127.0.0.1:{port}"))
         };
-        self.ports.iter().map(one).collect()
+        let [_, (_, filter)] = self.ports;
+        let alone = ("@NEXTHOP@".to_owned(), format!("inet:127.0.0.1:{filter}"));
+        std::iter::once(alone)
+            .chain(self.ports.iter().map(one))
+            .collect()
     }
 
     pub fn deliveries(&self) -> Vec<Delivery> {
