@@ -67,14 +67,28 @@ impl Trouble {
         self != Trouble::Later
     }
 
-    /// As log lines have said it for decades.
-    pub fn describe(self, name: &str, kind: Kind) -> String {
-        let why = match self {
+    /// In the words of hstrerror(3).
+    pub fn why(self) -> &'static str {
+        match self {
             Trouble::NoName => "Host not found",
             Trouble::NoData => "Host found but no data record of requested type",
             Trouble::Later => "Host not found, try again",
             Trouble::Malformed => "Malformed or unexpected name server reply",
-        };
+        }
+    }
+
+    /// In the words of gai_strerror(3).
+    pub fn why_no_address(self) -> &'static str {
+        match self {
+            Trouble::NoName | Trouble::Malformed => "Name or service not known",
+            Trouble::NoData => "No address associated with hostname",
+            Trouble::Later => "Temporary failure in name resolution",
+        }
+    }
+
+    /// As log lines have said it for decades.
+    pub fn describe(self, name: &str, kind: Kind) -> String {
+        let why = self.why();
         format!(
             "Host or domain name not found. Name service error for name={name} type={kind}: {why}"
         )

@@ -15,7 +15,7 @@ use smtp::Reply;
 use smtp::address::Rules;
 use tables::Tables;
 
-use crate::{Asked, Connection, Effects, Facts, Policy};
+use crate::{Asked, ClientNames, Connection, Effects, Facts, Policy};
 
 /// Explains addresses by one configuration.
 pub struct Explainer {
@@ -181,6 +181,7 @@ impl Explainer {
             encrypted: false,
             certificate: None,
             pipelined: false,
+            names: ClientNames::UNKNOWN,
             connection: self.asks_services.then_some(Connection {
                 command: "RCPT",
                 protocol: "ESMTP",

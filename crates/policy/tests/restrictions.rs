@@ -49,6 +49,7 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
         encrypted: false,
         certificate: None,
         connection: None,
+        names: postroom_policy::ClientNames::UNKNOWN,
         pipelined: false,
     };
     let mut walk = Walk::new(Instant::now());
@@ -202,6 +203,7 @@ async fn an_access_table_can_hold_a_message() {
         encrypted: false,
         certificate: None,
         connection: None,
+        names: postroom_policy::ClientNames::UNKNOWN,
         pipelined: false,
     };
     let mut effects = Effects::default();
@@ -261,6 +263,7 @@ async fn known(
         encrypted: certificate.is_some(),
         certificate: certificate.as_ref(),
         connection: None,
+        names: postroom_policy::ClientNames::UNKNOWN,
         pipelined: false,
     };
     let mut walk = Walk::new(Instant::now());

@@ -89,7 +89,7 @@ rows! {
     accepted Text "mailq_path" = "/usr/bin/mailq", "";
     accepted Text "manpage_directory" = "/usr/share/man", "";
     accepted Text "maps_rbl_domains" = "", "";
-    accepted Int "maps_rbl_reject_code" = "554", "Reply code for clients on a DNS list.";
+    honoured Int "maps_rbl_reject_code" = "554", "Reply code for clients on a DNS list.";
     accepted Text "masquerade_classes" = "envelope_sender, header_sender, header_recipient", "Addresses that masquerading rewrites.";
     accepted Text "masquerade_domains" = "", "Domains whose subdomains are cut off.";
     accepted Text "masquerade_exceptions" = "", "Users that masquerading leaves alone.";
@@ -112,7 +112,7 @@ rows! {
     accepted Text "openssl_path" = "openssl", "";
     honoured Bool "owner_request_special" = "yes", "Treat owner-list and list-request names apart.";
     honoured Text "parent_domain_matches_subdomains" = "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,qmqpd_authorized_clients,relay_domains,smtpd_access_maps", "Lists where example.com matches its subdomains.";
-    accepted Text "permit_mx_backup_networks" = "", "Networks for permit_mx_backup.";
+    honoured Text "permit_mx_backup_networks" = "", "Networks for permit_mx_backup.";
     accepted Text "pickup_service_name" = "pickup", "";
     honoured Int "plaintext_reject_code" = "450", "Reply code of reject_plaintext_session.";
     accepted Text "postlog_service_name" = "postlog", "";
@@ -130,7 +130,7 @@ rows! {
     accepted Text "proxy_write_maps" = "$smtp_sasl_auth_cache_name $lmtp_sasl_auth_cache_name $address_verify_map $postscreen_cache_map", "";
     accepted Text "proxymap_service_name" = "proxymap", "";
     accepted Text "proxywrite_service_name" = "proxywrite", "";
-    accepted Text "rbl_reply_maps" = "", "Reply texts for DNS lists.";
+    honoured Text "rbl_reply_maps" = "", "Reply texts for DNS lists.";
     accepted Text "readme_directory" = "/usr/share/doc/postfix", "";
     honoured Text "recipient_bcc_maps" = "", "Hidden copies by recipient.";
     accepted Text "recipient_canonical_classes" = "envelope_recipient, header_recipient", "Which addresses recipient_canonical_maps rewrites.";
@@ -177,11 +177,11 @@ rows! {
     accepted Text "tlsmgr_service_name" = "tlsmgr", "";
     accepted Time "trigger_timeout" = "10s", "";
     accepted Text "undisclosed_recipients_header" = "", "Header of messages that name no recipient.";
-    accepted Int "unknown_address_reject_code" = "450", "Reply code for domains without mail host.";
-    accepted Text "unknown_address_tempfail_action" = "$reject_tempfail_action", "";
-    accepted Int "unknown_client_reject_code" = "450", "Reply code for clients without a name.";
-    accepted Text "unknown_helo_hostname_tempfail_action" = "$reject_tempfail_action", "";
-    accepted Int "unknown_hostname_reject_code" = "450", "Reply code for HELO names without address.";
+    honoured Int "unknown_address_reject_code" = "450", "Reply code for domains without mail host.";
+    honoured Text "unknown_address_tempfail_action" = "$reject_tempfail_action", "";
+    honoured Int "unknown_client_reject_code" = "450", "Reply code for clients without a name.";
+    honoured Text "unknown_helo_hostname_tempfail_action" = "$reject_tempfail_action", "";
+    honoured Int "unknown_hostname_reject_code" = "450", "Reply code for HELO names without address.";
     honoured Int "unknown_local_recipient_reject_code" = "550", "Reply code for unknown local users.";
     honoured Int "unknown_relay_recipient_reject_code" = "550", "Reply code for unknown users in relay_domains.";
     honoured Int "unknown_virtual_alias_reject_code" = "550", "Reply code for unknown users in virtual alias domains.";
