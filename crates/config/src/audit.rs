@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::error::ConfigError;
 use crate::expand;
 use crate::main_cf::shown_value;
-use crate::master::{ServiceKind, without_braces};
+use crate::master::{Service, without_braces};
 use crate::params;
 use crate::table_file::TableFile;
 use crate::values::split_list;
@@ -70,14 +70,11 @@ fn references_of(config: &Config) -> Audit {
 }
 
 fn register_services(config: &Config, found: &mut Audit) {
-    for service in config
-        .services()
-        .iter()
-        .filter(|s| s.kind == ServiceKind::Unix)
-    {
+    // Whatever its type is, as in Postfix.
+    for service in config.written_services() {
         let transport = matches!(
             service.command.as_str(),
-            "local" | "pipe" | "virtual" | "smtp" | "lmtp" | "error" | "retry" | "discard"
+            "local" | "pipe" | "virtual" | "smtp" | "lmtp" | "error"
         );
         let timed = matches!(service.command.as_str(), "pipe" | "spawn");
         for (suffix, _) in params::SERVICE_SUFFIXES {
@@ -86,11 +83,11 @@ fn register_services(config: &Config, found: &mut Audit) {
             } else {
                 transport
             };
-            if applies {
-                found
-                    .known
-                    .entry(format!("{}{suffix}", service.name))
-                    .or_insert(Class::Service);
+            let name = format!("{}{suffix}", service.name);
+            // local(8) has two with defaults of their own.
+            let builtin = found.known.contains_key(&name) && service.name != "local";
+            if applies && !builtin {
+                found.known.insert(name, Class::Service);
             }
         }
     }
@@ -129,11 +126,12 @@ fn register_references(config: &Config, found: &mut Audit) {
         }
     }
     let master_file = config.dir().join("master.cf");
-    for service in config.services() {
+    for at in 0..config.written_services().len() {
+        let settings = settings_of(config, at);
         let mut used = BTreeSet::new();
-        for (_, value) in &service.overrides {
+        for value in settings.values() {
             for reference in references(value, found) {
-                let local = service.overrides.iter().any(|(name, _)| *name == reference);
+                let local = settings.contains_key(reference.as_str());
                 used.insert(reference.clone());
                 if local || found.known.contains_key(&reference) {
                     continue;
@@ -148,7 +146,7 @@ fn register_references(config: &Config, found: &mut Audit) {
                 }
             }
         }
-        for (name, value) in &service.overrides {
+        for (name, value) in settings {
             if !used.contains(name) && !found.known.contains_key(name) {
                 let value = shown_value(name, value);
                 found.unused_in_master.push(format!(
@@ -160,6 +158,26 @@ fn register_references(config: &Config, found: &mut Audit) {
     }
 }
 
+/// The `-o` settings of one entry of master.cf, counted from the top, as Postfix's postconf puts them together: those of
+/// all entries with its name and type, from the first that has any.
+pub fn settings_of(config: &Config, at: usize) -> BTreeMap<&str, &str> {
+    let written = config.written_services();
+    let Some(service) = written.get(at) else {
+        return BTreeMap::new();
+    };
+    let same = |other: &&Service| other.name == service.name && other.kind == service.kind;
+    let begun = written[..=at].iter().filter(same);
+    if begun.clone().all(|other| other.overrides.is_empty()) {
+        return BTreeMap::new();
+    }
+    written
+        .iter()
+        .filter(same)
+        .flat_map(|other| &other.overrides)
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
+}
+
 /// Some service sets it with `-o`.
 fn is_overridden(config: &Config, name: &str) -> bool {
     config
@@ -169,11 +187,11 @@ fn is_overridden(config: &Config, name: &str) -> bool {
 }
 
 fn references(value: &str, found: &mut Audit) -> Vec<String> {
-    let mut nothing = |_: &str| Ok::<_, expand::SyntaxError>(None);
-    if let Err(error) = expand::expand(value, &mut nothing) {
+    let (names, result) = expand::names(value);
+    if let Err(error) = result {
         found.undefined.push(error.to_string());
     }
-    expand::names(value)
+    names
 }
 
 /// The parameters of lookup tables whose settings live in files or in main.cf, by table type.
@@ -221,11 +239,12 @@ fn table_parameters(kind: &str) -> Option<Vec<&'static str>> {
 
 fn register_tables(config: &Config, found: &mut Audit) -> Result<(), ConfigError> {
     let mut tables = BTreeSet::new();
-    let (builtin, other): (Vec<&str>, Vec<&str>) = config
-        .names()
-        .filter(|name| found.known.contains_key(*name))
-        .partition(|name| found.known.get(*name) == Some(&Class::Builtin));
-    for name in builtin.into_iter().chain(other) {
+    // What a setting of the user's own holds counts where a parameter refers to it.
+    let own = |name: &&str| {
+        let class = found.known.get(*name);
+        class.is_some_and(|class| *class != Class::User)
+    };
+    for name in config.names().filter(own) {
         collect_tables(&config.string(name)?, &mut tables);
     }
     for service in config.services() {
@@ -239,7 +258,7 @@ fn register_tables(config: &Config, found: &mut Audit) -> Result<(), ConfigError
             continue;
         };
         if name.starts_with(['/', '.']) {
-            check_table_file(&kind, Path::new(&name), &parameters, found);
+            check_table_file(&kind, Path::new(&name), &parameters, found)?;
         } else {
             for suffix in parameters {
                 let full = format!("{name}_{suffix}");
@@ -270,11 +289,17 @@ fn collect_tables(value: &str, tables: &mut BTreeSet<(String, String)>) {
     }
 }
 
-fn check_table_file(kind: &str, path: &Path, parameters: &[&str], found: &mut Audit) {
+fn check_table_file(
+    kind: &str,
+    path: &Path,
+    parameters: &[&str],
+    found: &mut Audit,
+) -> Result<(), ConfigError> {
     // A file that cannot be read is the business of the table that opens it.
-    let Ok(file) = TableFile::load(path) else {
-        return;
+    let Ok(bytes) = std::fs::read(path) else {
+        return Ok(());
     };
+    let file = TableFile::from_text(&String::from_utf8_lossy(&bytes), path)?;
     found.unused.extend(file.warnings().iter().cloned());
     for name in file.names().filter(|name| !parameters.contains(name)) {
         let value = shown_value(name, file.get(name).unwrap_or_default());
@@ -283,4 +308,5 @@ fn check_table_file(kind: &str, path: &Path, parameters: &[&str], found: &mut Au
             path.display()
         ));
     }
+    Ok(())
 }

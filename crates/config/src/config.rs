@@ -2,7 +2,8 @@
 
 use crate::environment::Environment;
 use crate::error::{ConfigError, Origin};
-use crate::expand::{self, SyntaxError};
+use crate::expand::{self, SyntaxError, Wanted};
+use crate::lines::Quote;
 use crate::main_cf::{self, MainCf, Setting};
 use crate::master::{self, Service};
 use crate::params::{self, Kind};
@@ -22,22 +23,102 @@ struct Inner {
     environment: Environment,
     main: MainCf,
     services: Vec<Service>,
+    /// With those that a later entry of the same name and type replaces.
+    written: Vec<Service>,
 }
 
 impl Config {
     /// Reads `dir/main.cf` and, where it exists, `dir/master.cf`.
     pub fn load(dir: &Path, environment: &Environment) -> Result<Config, ConfigError> {
         let mut config = Config::load_main(dir, environment)?;
-        let path = dir.join("master.cf");
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                let services = master::parse(&String::from_utf8_lossy(&bytes), &path)?;
-                Arc::make_mut(&mut config.0).services = services;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(ConfigError::unreadable(&path, &error)),
+        if dir.join("master.cf").exists() {
+            config.add_services()?;
         }
         Ok(config)
+    }
+
+    /// Reads the services of master.cf, which must be there.
+    pub fn add_services(&mut self) -> Result<(), ConfigError> {
+        let path = self.dir().join("master.cf");
+        let bytes = std::fs::read(&path).map_err(|e| ConfigError::unreadable(&path, &e))?;
+        let (written, warnings) = master::parse_all(&String::from_utf8_lossy(&bytes), &path)?;
+        self.take_services(written, warnings);
+        Ok(())
+    }
+
+    fn take_services(&mut self, written: Vec<Service>, warnings: Vec<String>) {
+        let inner = Arc::make_mut(&mut self.0);
+        inner.services = master::effective(&written);
+        inner.written = written;
+        inner.main.warnings.extend(warnings);
+    }
+
+    /// Reads as much as can be read, and says what is wrong with the rest.
+    pub fn load_whole(dir: &Path, environment: &Environment) -> (Config, Vec<ConfigError>) {
+        let mut mistakes = Vec::new();
+        let main_cf = dir.join("main.cf");
+        let main = match std::fs::read(&main_cf) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let (main, wrong) = main_cf::parse_all(&text, &main_cf, Quote::Line);
+                mistakes.extend(wrong);
+                main
+            }
+            Err(error) => {
+                mistakes.push(ConfigError::unreadable(&main_cf, &error));
+                MainCf::default()
+            }
+        };
+        let mut config = Config::new(dir, environment.clone(), main, Vec::new());
+        let master_cf = dir.join("master.cf");
+        match std::fs::read(&master_cf) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let (written, warnings, wrong) = master::parse_leniently(&text, &master_cf);
+                mistakes.extend(wrong);
+                config.take_services(written, warnings);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => mistakes.push(ConfigError::unreadable(&master_cf, &error)),
+        }
+        (config, mistakes)
+    }
+
+    /// The configuration without the setting that a mistake is about, so that what else is wrong can be found;
+    /// `None` where the mistake names no setting. A list of restrictions becomes `reject`: an empty one would be
+    /// a mistake of its own.
+    pub fn without(&self, mistake: &ConfigError) -> Option<Config> {
+        let name = mistake.parameter.as_deref()?;
+        let mut config = self.clone();
+        let inner = Arc::make_mut(&mut config.0);
+        let is_it = |origin: &Origin| mistake.origin.as_ref().is_none_or(|at| at == origin);
+        let master_cf = inner.dir.join("master.cf");
+        let mut found = false;
+        for service in &mut inner.services {
+            let here = Origin::new(&master_cf, service.line);
+            let before = service.overrides.len();
+            if mistake.origin.as_ref() == Some(&here) {
+                service.overrides.retain(|(set, _)| set != name);
+                found |= service.overrides.len() < before;
+            }
+        }
+        if inner
+            .main
+            .settings
+            .get(name)
+            .is_some_and(|set| is_it(&set.origin))
+        {
+            match inner.main.settings.get_mut(name) {
+                Some(setting) if name.ends_with("_restrictions") && setting.value != "reject" => {
+                    setting.value = "reject".to_owned();
+                }
+                _ => {
+                    inner.main.settings.remove(name);
+                }
+            }
+            found = true;
+        }
+        found.then_some(config)
     }
 
     /// Reads `dir/main.cf` alone, as commands do that have nothing to do with services.
@@ -78,6 +159,7 @@ impl Config {
             dir: dir.to_owned(),
             environment,
             main,
+            written: services.clone(),
             services,
         }))
     }
@@ -118,6 +200,11 @@ impl Config {
         &self.0.services
     }
 
+    /// Every entry of master.cf, also those that a later one of the same name and type replaces.
+    pub(crate) fn written_services(&self) -> &[Service] {
+        &self.0.written
+    }
+
     /// "overriding earlier entry" and the like, as Postfix words them after `warning: `.
     pub fn warnings(&self) -> &[String] {
         &self.0.main.warnings
@@ -130,8 +217,16 @@ impl Config {
 
     /// This configuration as a service sees it; errors then name its line in master.cf.
     pub fn for_service(&self, service: &Service) -> Config {
+        let mut overrides = service.overrides.clone();
+        if overrides
+            .iter()
+            .any(|(_, value)| value.contains("service_name"))
+        {
+            // As in `-o syslog_name=postfix/$service_name`.
+            overrides.push(("service_name".to_owned(), service.name.clone()));
+        }
         self.overridden(
-            &service.overrides,
+            &overrides,
             &Origin::new(&self.0.dir.join("master.cf"), service.line),
         )
     }
@@ -278,7 +373,16 @@ impl Config {
     }
 
     fn expand_nested(&self, text: &str, within: &mut Vec<String>) -> Result<String, Failure> {
-        let mut lookup = |name: &str| self.value_of(name, within).map_err(Failure::Inner);
+        let mut lookup = |name: &str, wanted: Wanted| {
+            let found = match wanted {
+                Wanted::Value => self.value_of(name, within),
+                Wanted::Text => match self.raw(name) {
+                    Some(text) => Ok(Some(text.to_owned())),
+                    None => self.default_of(name, within),
+                },
+            };
+            found.map_err(Failure::Inner)
+        };
         expand::expand(text, &mut lookup)
     }
 
@@ -290,6 +394,8 @@ impl Config {
         let environment = &self.0.environment;
         Ok(Some(match name {
             "myhostname" => self.default_hostname(within)?,
+            // A host name that refers to it stands before it.
+            "mydomain" if within.iter().any(|outer| outer == "myhostname") => String::new(),
             "mydomain" => match self
                 .value_of("myhostname", within)?
                 .as_deref()
@@ -314,6 +420,8 @@ impl Config {
             return Ok(hostname.clone());
         }
         let domain = match self.raw("mydomain") {
+            // A domain that refers to the host name stands before it.
+            _ if within.iter().any(|outer| outer == "mydomain") => String::new(),
             Some(_) => self.value_of("mydomain", within)?.unwrap_or_default(),
             None => "localdomain".to_owned(),
         };
@@ -387,18 +495,53 @@ impl Config {
             .value(value)
     }
 
-    /// Parameters whose kind in [`params::PARAMS`] their value does not fit, and names that nothing knows or uses.
+    /// Values that do not fit the kind of their parameter in [`params::PARAMS`], in main.cf and in master.cf.
     pub fn check(&self) -> Vec<ConfigError> {
-        params::PARAMS
-            .iter()
-            .filter(|param| self.raw(param.name).is_some())
-            .filter_map(|param| match param.kind {
-                Kind::Bool => self.bool(param.name).err(),
-                Kind::Int => self.int(param.name).err(),
-                Kind::Time => self.time(param.name).err(),
-                Kind::Text | Kind::Raw => self.string(param.name).err(),
-            })
-            .collect()
+        let set_here = |param: &&params::Param| self.raw(param.name).is_some();
+        let of_main = params::PARAMS.iter().filter(set_here);
+        let mut mistakes: Vec<ConfigError> =
+            of_main.filter_map(|param| self.mistake_in(param)).collect();
+        for service in self.services() {
+            let config = self.for_service(service);
+            let set = service.overrides.iter().map(|(name, _)| name.as_str());
+            let names: std::collections::BTreeSet<&str> = set.collect();
+            let own = names.into_iter().filter_map(params::find);
+            mistakes.extend(own.filter_map(|param| config.mistake_in(param)));
+        }
+        mistakes
+    }
+
+    fn mistake_in(&self, param: &params::Param) -> Option<ConfigError> {
+        match param.kind {
+            Kind::Bool => self.bool(param.name).err(),
+            Kind::Int => self.int(param.name).map_or_else(Some, |value| {
+                // The scores of postscreen's lists count down, too.
+                let negative = value < 0 && !param.name.starts_with("postscreen_");
+                negative.then(|| {
+                    let value = value.to_string();
+                    let remedy = "write 0 or more; 0 often means no limit";
+                    self.bad(param.name, &value, "below zero", remedy)
+                })
+            }),
+            Kind::Time => self.time(param.name).err(),
+            Kind::Text | Kind::Raw => match self.string(param.name) {
+                Ok(value) => self.unknown_word(param.name, &value),
+                Err(mistake) => Some(mistake),
+            },
+        }
+    }
+
+    /// A word that a parameter with a fixed choice of words does not have.
+    fn unknown_word(&self, name: &str, value: &str) -> Option<ConfigError> {
+        const CHOICES: [(&str, &[&str]); 2] = [
+            ("inet_protocols", &["all", "ipv4", "ipv6"]),
+            ("mynetworks_style", &["host", "subnet", "class"]),
+        ];
+        let (_, words) = CHOICES.iter().find(|(choice, _)| *choice == name)?;
+        let given = values::split_list(value);
+        let unknown = given.iter().find(|word| !words.contains(&word.as_str()))?;
+        let remedy = format!("write one of: {}", words.join(", "));
+        Some(self.bad(name, value, &format!("unknown word \"{unknown}\""), &remedy))
     }
 }
 

@@ -24,6 +24,13 @@ pub enum Change {
 /// Changes main.cf at `path`. Returns warnings in Postfix's words (`…: multiple entries for "mydomain"`).
 pub fn edit_main(path: &Path, change: &Change) -> Result<Vec<String>, ConfigError> {
     let mut warnings = Vec::new();
+    if let Change::Set(settings) = change {
+        for (at, (name, value)) in settings.iter().enumerate() {
+            if settings[at + 1..].iter().any(|(later, _)| later == name) {
+                warnings.push(format!("ignoring earlier request: '{name} = {value}'"));
+            }
+        }
+    }
     replace_file(path, |text| {
         let (new, duplicates) = apply(text, change);
         for name in duplicates {
@@ -131,7 +138,8 @@ fn name_of(line: &[u8]) -> &[u8] {
 /// Replaces a file by what `change` makes of its contents: temporary file beside it, fsync, rename, fsync of the folder.
 ///
 /// Owner and mode are kept, a symbolic link stays one. Edits at the same time take turns: like
-/// Postfix's own postconf they lock `FILE.tmp`. When `change` fails, nothing is left behind.
+/// Postfix's own postconf they lock `FILE.tmp`. When `change` fails, that stays behind, empty, as it
+/// does there; when the disk fails, nothing does.
 pub fn replace_file(
     path: &Path,
     change: impl FnOnce(&[u8]) -> Result<Vec<u8>, ConfigError>,
@@ -141,7 +149,14 @@ pub fn replace_file(
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
     let mut lock = lock_temporary(&temporary)?;
-    let result = write_replacement(&real, path, &mut lock, &temporary, change);
+    let (old, facts) = read(&real, path).inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })?;
+    // Another edit of this name may have crashed half-way: start from an empty file.
+    lock.set_len(0)
+        .map_err(|e| failed("truncate", &temporary, &e))?;
+    let new = change(&old)?;
+    let result = write_replacement(&real, &facts, &mut lock, &temporary, &new);
     if result.is_err() {
         // The error that led here matters more than one of the clean-up.
         let _ = std::fs::remove_file(&temporary);
@@ -149,23 +164,23 @@ pub fn replace_file(
     result
 }
 
-fn write_replacement(
-    real: &Path,
-    shown: &Path,
-    lock: &mut Flock<File>,
-    temporary: &Path,
-    change: impl FnOnce(&[u8]) -> Result<Vec<u8>, ConfigError>,
-) -> Result<(), ConfigError> {
+fn read(real: &Path, shown: &Path) -> Result<(Vec<u8>, std::fs::Metadata), ConfigError> {
     let old = std::fs::read(real).map_err(|e| {
         let text = format!("open {} for reading: {}", shown.display(), os_text(&e));
         ConfigError::unreadable(shown, &e).like_postfix(text)
     })?;
     let facts = std::fs::metadata(real).map_err(|e| failed("stat", shown, &e))?;
-    let new = change(&old)?;
-    // Another edit of this name may have crashed half-way: start from an empty file.
-    lock.set_len(0)
-        .map_err(|e| failed("truncate", temporary, &e))?;
-    lock.write_all(&new)
+    Ok((old, facts))
+}
+
+fn write_replacement(
+    real: &Path,
+    facts: &std::fs::Metadata,
+    lock: &mut Flock<File>,
+    temporary: &Path,
+    new: &[u8],
+) -> Result<(), ConfigError> {
+    lock.write_all(new)
         .map_err(|e| failed("write", temporary, &e))?;
     let own = lock.metadata().map_err(|e| failed("stat", temporary, &e))?;
     if (own.uid(), own.gid()) != (facts.uid(), facts.gid()) {
@@ -261,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn mode_and_link_are_kept_and_nothing_is_left_behind() {
+    fn mode_and_link_are_kept_and_the_next_edit_takes_what_is_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("real.cf");
         let link = dir.path().join("main.cf");
@@ -274,6 +289,12 @@ mod tests {
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
         let refused = replace_file(&file, |_| Err(ConfigError::new("no", "")));
         assert!(refused.is_err());
+        let left = std::fs::read(dir.path().join("real.cf.tmp")).unwrap();
+        assert_eq!(
+            (left.len(), std::fs::read_dir(dir.path()).unwrap().count()),
+            (0, 3)
+        );
+        edit_main(&link, &set(&[("a", "3")])).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 

@@ -14,11 +14,13 @@
 //! | [`edit`] | `postconf -e`, `-X`, `-#`: changes that keep every other byte |
 //! | [`master_edit`] | `postconf -M`, `-F`, `-P` with `-e`, `-X`, `-#` |
 //! | [`audit`] | which names a configuration knows; what nothing uses or defines |
+//! | [`effects`] | what is honoured of it, what is harmless, what is missing |
 //! | [`show`] | what `postconf` prints |
 
 pub mod audit;
 mod config;
 pub mod edit;
+pub mod effects;
 mod environment;
 mod error;
 pub mod expand;

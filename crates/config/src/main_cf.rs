@@ -26,7 +26,17 @@ pub fn parse(text: &str, file: &Path) -> Result<MainCf, ConfigError> {
 }
 
 pub(crate) fn parse_quoting(text: &str, file: &Path, quote: Quote) -> Result<MainCf, ConfigError> {
+    let (parsed, mistakes) = parse_all(text, file, quote);
+    match mistakes.into_iter().next() {
+        Some(mistake) => Err(mistake),
+        None => Ok(parsed),
+    }
+}
+
+/// The settings that can be read, and what is wrong with the other lines.
+pub(crate) fn parse_all(text: &str, file: &Path, quote: Quote) -> (MainCf, Vec<ConfigError>) {
     let mut parsed = MainCf::default();
+    let mut mistakes = Vec::new();
     for line in logical_lines(text) {
         if line.is_indented() {
             let shown = match quote {
@@ -39,7 +49,13 @@ pub(crate) fn parse_quoting(text: &str, file: &Path, quote: Quote) -> Result<Mai
             ));
             continue;
         }
-        let (name, value) = name_and_value(&line, file, quote)?;
+        let (name, value) = match name_and_value(&line, file, quote) {
+            Ok(both) => both,
+            Err(mistake) => {
+                mistakes.push(mistake);
+                continue;
+            }
+        };
         let setting = Setting {
             value: value.to_owned(),
             origin: Origin::new(file, line.first),
@@ -53,7 +69,7 @@ pub(crate) fn parse_quoting(text: &str, file: &Path, quote: Quote) -> Result<Mai
             ));
         }
     }
-    Ok(parsed)
+    (parsed, mistakes)
 }
 
 /// A value for a message: what looks like a password is left out.

@@ -88,16 +88,57 @@ pub(crate) const FIELDS: usize = 7;
 
 /// All services of a master.cf. The last of several with the same name and type counts; `file` serves for messages.
 pub fn parse(text: &str, file: &Path) -> Result<Vec<Service>, ConfigError> {
-    let mut services: Vec<Service> = Vec::new();
-    for entry in entries(text, file)? {
-        let service = service(&entry, file)?;
-        let same = |known: &Service| known.name == service.name && known.kind == service.kind;
-        match services.iter().position(same) {
-            Some(at) => services[at] = service,
-            None => services.push(service),
+    Ok(effective(&parse_all(text, file)?.0))
+}
+
+/// The service of every entry, and warnings in Postfix's words.
+pub fn parse_all(text: &str, file: &Path) -> Result<(Vec<Service>, Vec<String>), ConfigError> {
+    let (services, warnings, mistakes) = parse_leniently(text, file);
+    match mistakes.into_iter().next() {
+        Some(mistake) => Err(mistake),
+        None => Ok((services, warnings)),
+    }
+}
+
+/// The services that can be read, warnings, and what is wrong with the other entries.
+pub(crate) fn parse_leniently(
+    text: &str,
+    file: &Path,
+) -> (Vec<Service>, Vec<String>, Vec<ConfigError>) {
+    let (mut services, mut mistakes) = (Vec::new(), Vec::new());
+    for line in logical_lines(text)
+        .iter()
+        .filter(|line| !line.is_indented())
+    {
+        match entry(line, file).and_then(|entry| service(&entry, file)) {
+            Ok(service) => services.push(service),
+            Err(mistake) => mistakes.push(mistake),
         }
     }
-    Ok(services)
+    let indented = logical_lines(text)
+        .into_iter()
+        .filter(LogicalLine::is_indented);
+    let warnings = indented.map(|line| {
+        format!(
+            "{}: logical line must not start with whitespace: \"{}\"",
+            file.display(),
+            line.text
+        )
+    });
+    (services, warnings.collect(), mistakes)
+}
+
+/// The last of several with the same name and type.
+pub(crate) fn effective(written: &[Service]) -> Vec<Service> {
+    let mut services: Vec<Service> = Vec::new();
+    for service in written {
+        let same = |known: &Service| known.name == service.name && known.kind == service.kind;
+        match services.iter().position(same) {
+            Some(at) => services[at] = service.clone(),
+            None => services.push(service.clone()),
+        }
+    }
+    services
 }
 
 /// The entries of `dir/master.cf` as written, in order.
@@ -165,7 +206,12 @@ pub(crate) fn check_field(at: usize, value: &str, within: &str) -> Result<(), Co
     Err(ConfigError::new(problem.clone(), remedy).like_postfix(problem))
 }
 
-fn bad_entry(file: &Path, line: usize, problem: impl Into<String>, remedy: &str) -> ConfigError {
+pub(crate) fn bad_entry(
+    file: &Path,
+    line: usize,
+    problem: impl Into<String>,
+    remedy: &str,
+) -> ConfigError {
     let problem = problem.into();
     let text = format!("file {}: line {line}: {problem}", file.display());
     ConfigError::new(problem, remedy)

@@ -1,8 +1,8 @@
 //! `postconf -M`, `-F` and `-P` with `-e`, `-X` or `-#`: changes to master.cf. Entries that are touched are written anew in Postfix's layout.
 
 use crate::edit::{is_skipped, replace_file};
-use crate::error::ConfigError;
-use crate::master::{Entry, FIELDS, check_field, words};
+use crate::error::{ConfigError, Origin};
+use crate::master::{Entry, FIELDS, bad_entry, check_field, words};
 use crate::show;
 use std::path::Path;
 
@@ -53,7 +53,7 @@ pub struct Request {
 pub fn edit_master(path: &Path, requests: &[Request]) -> Result<Vec<String>, ConfigError> {
     let mut warnings = Vec::new();
     replace_file(path, |text| {
-        let (new, unmatched) = apply(&String::from_utf8_lossy(text), requests)?;
+        let (new, unmatched) = apply(&String::from_utf8_lossy(text), requests, path)?;
         warnings = unmatched;
         Ok(new.into_bytes())
     })?;
@@ -61,11 +61,32 @@ pub fn edit_master(path: &Path, requests: &[Request]) -> Result<Vec<String>, Con
 }
 
 /// The changed text, and warnings about requests that matched no service.
-pub fn apply(text: &str, requests: &[Request]) -> Result<(String, Vec<String>), ConfigError> {
+/// `file` serves for messages.
+pub fn apply(
+    text: &str,
+    requests: &[Request],
+    file: &Path,
+) -> Result<(String, Vec<String>), ConfigError> {
     let mut out = String::with_capacity(text.len() + 80);
     let mut matched = vec![false; requests.len()];
-    let mut rest = text.split_inclusive('\n').peekable();
-    while let Some(line) = rest.next() {
+    let requests_with_entries = requests
+        .iter()
+        .map(|request| {
+            let entry = match &request.action {
+                Action::Replace(text) => Some(parse(text, &request.text)?),
+                _ => None,
+            };
+            Ok((request, entry))
+        })
+        .collect::<Result<Vec<_>, ConfigError>>()?;
+    // An entry of the new one's name and type is the one to replace, whatever the pattern says.
+    let fits = |at: usize, name: &str, kind: &str| {
+        let (request, entry) = &requests_with_entries[at];
+        let same = |entry: &Entry| entry.fields[0] == name && entry.fields[1] == kind;
+        request.pattern.fits(name, kind) || entry.as_ref().is_some_and(same)
+    };
+    let mut rest = text.split_inclusive('\n').zip(1..).peekable();
+    while let Some((line, number)) = rest.next() {
         let mut head = line.split_ascii_whitespace();
         let (name, kind) = (
             head.next().unwrap_or_default(),
@@ -75,13 +96,17 @@ pub fn apply(text: &str, requests: &[Request]) -> Result<(String, Vec<String>), 
             Vec::new()
         } else {
             (0..requests.len())
-                .filter(|at| requests[*at].pattern.fits(name, kind))
+                .filter(|at| fits(*at, name, kind))
                 .collect()
         };
         if hits.is_empty() {
             out.push_str(line);
             continue;
         }
+        // Of several that match, the first is replaced, and the others go.
+        let superfluous = hits
+            .iter()
+            .any(|at| matched[*at] && matches!(requests[*at].action, Action::Replace(_)));
         hits.iter().for_each(|at| matched[*at] = true);
         let is =
             |action: &dyn Fn(&Action) -> bool| hits.iter().any(|at| action(&requests[*at].action));
@@ -89,25 +114,25 @@ pub fn apply(text: &str, requests: &[Request]) -> Result<(String, Vec<String>), 
         // A replaced entry stands where it stood; a changed one comes behind the comments that follow it.
         let replaced = is(&|action| matches!(action, Action::Replace(_)));
         let hits = || hits.iter().map(|at| &requests[*at]);
-        let mut entry = line.trim_end_matches(['\n', '\r']).to_owned();
+        let mut entry = line.replace(['\n', '\r'], " ");
         if comment_out {
             out.push_str(&format!("#{line}"));
-        } else if replaced {
-            out.push_str(&changed(&entry, hits())?);
+        } else if replaced && !superfluous {
+            out.push_str(&changed(&entry, hits(), &Origin::new(file, number))?);
         }
-        while let Some(next) =
-            rest.next_if(|next| is_skipped(next.as_bytes()) || next.starts_with([' ', '\t']))
+        while let Some((next, _)) =
+            rest.next_if(|(next, _)| is_skipped(next.as_bytes()) || next.starts_with([' ', '\t']))
         {
             if is_skipped(next.as_bytes()) {
                 out.push_str(next);
             } else if comment_out {
                 out.push_str(&format!("#{next}"));
             } else {
-                entry.push_str(next.trim_end_matches(['\n', '\r']));
+                entry.push_str(&next.replace(['\n', '\r'], " "));
             }
         }
         if !comment_out && !replaced {
-            out.push_str(&changed(&entry, hits())?);
+            out.push_str(&changed(&entry, hits(), &Origin::new(file, number))?);
         }
     }
     let mut warnings = Vec::new();
@@ -136,6 +161,7 @@ pub fn apply(text: &str, requests: &[Request]) -> Result<(String, Vec<String>), 
 fn changed<'a>(
     old: &str,
     requests: impl Iterator<Item = &'a Request>,
+    origin: &Origin,
 ) -> Result<String, ConfigError> {
     let mut entry = None;
     for request in requests {
@@ -143,7 +169,10 @@ fn changed<'a>(
             (_, Action::Replace(text)) => parse(text, &request.text)?,
             (_, Action::Remove) => return Ok(String::new()),
             (Some(current), _) => current,
-            (None, _) => parse(old, old)?,
+            (None, _) => parse(old, old).map_err(|error| match words(old).len() > FIELDS {
+                true => error,
+                false => bad_entry(&origin.file, origin.line, &error.problem, &error.remedy),
+            })?,
         };
         match &request.action {
             Action::Field(at, value) => set_field(&mut current, *at, value)?,
@@ -161,10 +190,9 @@ fn changed<'a>(
 fn parse(text: &str, shown: &str) -> Result<Entry, ConfigError> {
     let fields = words(text);
     if fields.len() <= FIELDS {
-        let problem = format!("bad field count: \"{shown}\"");
-        return Err(
-            ConfigError::new(problem.clone(), "an entry has eight fields").like_postfix(problem),
-        );
+        let text = format!("bad field count: \"{shown}\"");
+        let error = ConfigError::new("bad field count", "an entry has eight fields");
+        return Err(error.like_postfix(text));
     }
     for (at, field) in fields.iter().take(FIELDS).enumerate() {
         check_field(at, field, text)?;

@@ -32,7 +32,7 @@ pub fn parameter(name: &str, value: &str, style: Style) -> String {
     let mut length = 0;
     for word in text.split_ascii_whitespace() {
         if length > 0 {
-            if style.fold && length + 1 + word.len() >= LINE_LIMIT {
+            if style.fold && length + word.len() >= LINE_LIMIT {
                 line.push_str("\n    ");
                 length = INDENT;
             } else {
@@ -69,10 +69,17 @@ pub fn normalized(entry: &Entry) -> Entry {
             fields.push(without_braces(word).to_owned());
             break;
         }
-        let Some(attached) = word.strip_prefix("-o") else {
-            fields.push(word.clone());
-            continue;
+        // `-vo name=value` is `-v -o name=value`.
+        let (letters, attached) = match word.split_once('o') {
+            Some((letters, attached)) => (letters, attached),
+            None => {
+                fields.push(word.clone());
+                continue;
+            }
         };
+        if letters.len() > 1 {
+            fields.push(letters.to_owned());
+        }
         let setting = if attached.is_empty() {
             rest.next().map(String::as_str)
         } else {
@@ -149,18 +156,16 @@ pub fn command(entry: &Entry, column: usize, fold: bool) -> String {
     let mut at = 1;
     while at < words.len() {
         let mut item = braced(&words[at]);
+        let mut with_value = false;
         if in_options && !item.starts_with('-') {
             in_options = false;
-            // Arguments after an option with a value start a line too.
-            if at > 2 && words[at - 2] == "-o" {
-                length = usize::MAX / 2;
-            }
         } else if in_options && item == "-o" && at + 1 < words.len() {
             at += 1;
             item = format!("-o {}", braced(&words[at]));
-            length = usize::MAX / 2;
+            with_value = true;
         }
-        if !fold || length + 1 + item.len() < LINE_LIMIT {
+        // An option with a value has a line of its own.
+        if !fold || (!with_value && length + 1 + item.len() < LINE_LIMIT) {
             text.push(' ');
             length = length.saturating_add(1);
         } else {
@@ -168,7 +173,11 @@ pub fn command(entry: &Entry, column: usize, fold: bool) -> String {
             length = INDENT;
         }
         text.push_str(&item);
-        length += item.len();
+        length = if with_value {
+            LINE_LIMIT
+        } else {
+            length + item.len()
+        };
         at += 1;
     }
     text

@@ -63,6 +63,8 @@ pub struct Report {
     pub recipient: String,
     /// Header and body, lines ending in `\n`.
     pub content: Vec<u8>,
+    /// With its brackets.
+    pub message_id: String,
     /// The returned text or an address is not ASCII.
     pub smtputf8: bool,
 }
@@ -132,6 +134,7 @@ pub fn compose(
     Ok(Report {
         recipient: message.sender.clone(),
         content: out,
+        message_id: message_id(settings, report_id, now),
         smtputf8,
     })
 }
@@ -165,7 +168,7 @@ fn header(
     } = settings;
     let date = date::rfc5322(now);
     let to = quote_local(&message.sender);
-    let seconds = unix_seconds(now);
+    let message_id = message_id(settings, report_id, now);
     format!(
         "Received: by {hostname} ({mail_name})\n\tid {report_id}; {date}\n\
          Date: {date}\n\
@@ -176,10 +179,15 @@ fn header(
          MIME-Version: 1.0\n\
          Content-Type: multipart/report; report-type=delivery-status;\n\tboundary=\"{boundary}\"\n\
          Content-Transfer-Encoding: 8bit\n\
-         Message-Id: <{seconds}.{report_id}@{hostname}>\n\
+         Message-Id: {message_id}\n\
          \n\
          This is a MIME-encapsulated message.\n\n"
     )
+}
+
+fn message_id(settings: &Settings, report_id: &str, now: SystemTime) -> String {
+    let hostname = &settings.hostname;
+    format!("<{}.{report_id}@{hostname}>", unix_seconds(now))
 }
 
 fn part(

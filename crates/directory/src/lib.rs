@@ -38,3 +38,4 @@ mod sources;
 
 pub use check::{Options, check};
 pub use finding::{Finding, Fix, Looked, Place, Report, Severity};
+pub use settings::mistaken;

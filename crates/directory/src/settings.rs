@@ -1,8 +1,9 @@
 //! Mistakes in main.cf and master.cf, and settings that have no effect.
 
 use config::audit::{self, Audit};
+use config::effects::{self, Told};
 use config::master::ServiceKind;
-use config::params;
+use config::params::Effect;
 use config::{Config, ConfigError};
 
 use crate::finding::{Finding, Place, Report, Severity};
@@ -35,7 +36,7 @@ pub(crate) fn check(config: &Config, report: &mut Report) {
 }
 
 /// A mistake with file, line, parameter and remedy.
-pub(crate) fn mistaken(config: &Config, mistake: &ConfigError) -> Finding {
+pub fn mistaken(config: &Config, mistake: &ConfigError) -> Finding {
     let place = Place::origin(mistake.origin.clone(), &config.dir().join("main.cf"));
     let place = match &mistake.parameter {
         Some(name) => place.parameter(name),
@@ -113,228 +114,50 @@ fn unused(config: &Config, found: &Audit, report: &mut Report) {
     }
 }
 
-/// What follows from a setting that is not honoured.
-struct Effect {
-    severity: Severity,
-    consequence: &'static str,
-}
-
-/// By a part of the name: the first that fits counts.
-const EFFECTS: &[(&[&str], Severity, &str)] = &[
-    (
-        &["mailbox_size_limit"],
-        Severity::Note,
-        "harmless: it is about local mailboxes, and there are none",
-    ),
-    (
-        &["_tls_", "tls_", "tlsproxy"],
-        Severity::Warning,
-        "TLS does not do what this setting says; see docs/configuration.md",
-    ),
-    (
-        &["_sasl_", "sasl_", "sender_login_maps"],
-        Severity::Warning,
-        "authentication does not do what this setting says; see docs/configuration.md",
-    ),
-    (
-        &["milter"],
-        Severity::Warning,
-        "what the milter would refuse, sign or mark goes through as it is",
-    ),
-    (
-        &[
-            "header_checks",
-            "body_checks",
-            "content_filter",
-            "proxy_filter",
-        ],
-        Severity::Warning,
-        "mail that the filter would refuse or change goes through as it is",
-    ),
-    (
-        &[
-            "postscreen_",
-            "_rate_limit",
-            "rbl",
-            "policy_service",
-            "etrn_restrictions",
-        ],
-        Severity::Warning,
-        "clients that it would keep out or slow down are let in",
-    ),
-    (
-        &["address_verify", "unverified_"],
-        Severity::Note,
-        "addresses are not verified by asking other servers",
-    ),
-    (
-        &[
-            "alias_maps",
-            "mailbox_",
-            "home_mailbox",
-            "forward_path",
-            "luser_relay",
-            "fallback_transport",
-        ],
-        Severity::Warning,
-        "there are no local mailboxes here: mail for accounts of this machine is deferred",
-    ),
-    (
-        &["soft_bounce", "defer_transports", "masquerade_"],
-        Severity::Warning,
-        "Postroom goes on as if it were not set",
-    ),
-    (
-        &[
-            "_service_name",
-            "_directory",
-            "_path",
-            "ipc_",
-            "max_use",
-            "max_idle",
-            "fork_",
-            "_timeout",
-            "qmgr_",
-            "hash_queue_",
-            "berkeley_db_",
-            "lmdb_",
-            "_delivery_slot_",
-            "biff",
-            "alias_database",
-            "daemon_",
-            "process_",
-            "debug",
-            "stress",
-            "multi_instance",
-            "recipient_refill",
-            "notice_recipient",
-            "_session_cache_",
-        ],
-        Severity::Note,
-        "harmless: it is about processes, folders or programs of Postfix that Postroom does without",
-    ),
-];
-
-fn effect(name: &str) -> Effect {
-    let fits = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
-    let found = EFFECTS.iter().find(|(parts, ..)| fits(parts));
-    let (severity, consequence) = match found {
-        Some((_, severity, consequence)) => (*severity, *consequence),
-        None => (Severity::Note, "Postroom goes on as if it were not set"),
-    };
-    Effect {
-        severity,
-        consequence,
-    }
-}
-
 /// Parameters that are set, known, and not honoured.
 fn without_effect(config: &Config, report: &mut Report) {
-    let main: Vec<(String, Place)> = config
-        .names()
-        .map(|name| {
-            let place = Place::origin(config.origin(name), &config.dir().join("main.cf"));
-            (name.to_owned(), place.parameter(name))
-        })
-        .collect();
-    let overrides = config.services().iter().flat_map(|service| {
-        service.overrides.iter().map(|(name, _)| {
-            let place = Place {
-                line: Some(service.line),
-                ..Place::file(config.dir().join("master.cf"))
-            };
-            let parameter = format!("{} -o {name}", service.id());
-            (name.clone(), place.parameter(&parameter))
-        })
-    });
-    let overrides: Vec<(String, Place)> = overrides.collect();
     let mut found = Vec::new();
-    for (name, place) in main.into_iter().chain(overrides) {
-        let Some(param) = params::find(&name).filter(|param| !param.honoured) else {
-            continue;
+    for told in effects::settings(config) {
+        let (severity, follows) = match told.effect {
+            Effect::Honoured => continue,
+            Effect::Harmless(why) => (Severity::Note, format!("harmless: {why}")),
+            Effect::Missing(follows) => (Severity::Warning, follows.to_owned()),
         };
-        let is_default = config
-            .raw(&name)
-            .is_some_and(|value| value == param.default);
-        let Effect {
-            severity,
-            consequence,
-        } = effect(&name);
-        let (severity, consequence) = match is_default {
-            true => (Severity::Note, "harmless: it is set to its default"),
-            false => (severity, consequence),
-        };
+        let name = told.name.rsplit(' ').next().unwrap_or_default().to_owned();
         let text = format!("{name} has no effect in this version of Postroom");
+        let place = told_place(&told).parameter(&told.name);
         let finding = Finding::new(severity, "setting-without-effect", place, text);
         let remedy = match severity {
             Severity::Note => "none needed; Postfix reads it from the same file",
             _ => "see docs/configuration.md for what there is in its place",
         };
-        found.push(finding.so(consequence).remedy(remedy));
+        found.push(finding.so(follows).remedy(remedy));
     }
     // Those with one consequence are told together.
     found.sort_by(|a, b| a.consequence.cmp(&b.consequence));
     found.into_iter().for_each(|finding| report.add(finding));
 }
 
-/// Programs of Postfix that Postroom does inside one process, or serves.
-const SERVED: &[&str] = &[
-    "smtpd",
-    "cleanup",
-    "qmgr",
-    "bounce",
-    "pickup",
-    "trivial-rewrite",
-    "rewrite",
-    "defer",
-    "trace",
-    "flush",
-    "proxymap",
-    "showq",
-    "error",
-    "discard",
-    "virtual",
-    "lmtp",
-    "smtp",
-    "pipe",
-    "anvil",
-    "scache",
-    "postlogd",
-    "tlsmgr",
-    "verify",
-];
-
 /// Services of master.cf that nothing takes the place of. Those of type inet are told by `serve`.
 fn services(config: &Config, report: &mut Report) {
-    for service in config.services() {
-        if service.kind == ServiceKind::Inet || SERVED.contains(&service.command.as_str()) {
+    for (told, service) in effects::services(config).iter().zip(config.services()) {
+        let Effect::Missing(follows) = told.effect else {
+            continue;
+        };
+        if service.kind == ServiceKind::Inet {
             continue;
         }
-        let place = Place {
-            line: Some(service.line),
-            ..Place::file(config.dir().join("master.cf"))
-        };
-        let (severity, consequence) = match service.command.as_str() {
-            "local" => (
-                Severity::Note,
-                "there are no local mailboxes here: mail that this transport is to deliver is deferred",
-            ),
-            _ => (
-                Severity::Warning,
-                "the program is not started: what waits for this service gets no answer",
-            ),
-        };
         let text = format!("Postroom has no {}", service.command);
-        let finding = Finding::new(
-            severity,
-            "service-not-served",
-            place.parameter(&service.id()),
-            text,
-        );
+        let place = told_place(told).parameter(&service.id());
+        let finding = Finding::new(Severity::Warning, "service-not-served", place, text);
         report.add(
             finding
-                .so(consequence)
+                .so(follows)
                 .remedy("see docs/configuration.md, master.cf"),
         );
     }
+}
+
+fn told_place(told: &Told) -> Place {
+    Place::origin(Some(told.origin.clone()), &told.origin.file)
 }

@@ -146,6 +146,11 @@ pub fn insufficient_storage() -> Reply {
     coded(452, 3, 1, "Insufficient system storage".into())
 }
 
+/// REJECT of header_checks(5) or body_checks(5).
+pub fn content_rejected(status: EnhancedCode, text: &str) -> Reply {
+    Reply::new(550, status, text.to_owned())
+}
+
 /// More `Received:` headers than `hopcount_limit`.
 pub fn too_many_hops() -> Reply {
     coded(554, 4, 0, "Error: too many hops".into())
@@ -156,14 +161,27 @@ pub fn queued(id: &str) -> Reply {
     coded(250, 0, 0, format!("Ok: queued as {id}"))
 }
 
-/// Too many connections at once from one client.
-pub fn too_many_connections(name_and_address: &str) -> Reply {
-    coded(
-        421,
-        7,
-        0,
-        format!("Error: too many connections from {name_and_address}"),
-    )
+/// Too many connections of one client, at once or in a short time.
+pub fn too_many_connections(hostname: &str, address: &str) -> Reply {
+    let text = format!("{hostname} Error: too many connections from {address}");
+    coded(421, 7, 0, text)
+}
+
+/// `smtpd_client_message_rate_limit` and its relatives; `what`: `much mail`.
+pub fn too_often(what: &str, address: &str) -> Reply {
+    coded(450, 7, 1, format!("Error: too {what} from {address}"))
+}
+
+/// `smtpd_client_new_tls_session_rate_limit` before TLS begins.
+pub fn no_more_tls(name_and_address: &str) -> Reply {
+    let text = format!("Error: too many new TLS sessions from {name_and_address}");
+    coded(454, 7, 0, text)
+}
+
+/// The same once it has begun.
+pub fn too_many_tls_sessions(hostname: &str, name_and_address: &str) -> Reply {
+    let text = format!("{hostname} Error: too many new TLS sessions from {name_and_address}");
+    coded(421, 7, 0, text)
 }
 
 /// `reject_non_fqdn_…`.

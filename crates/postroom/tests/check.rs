@@ -422,12 +422,12 @@ fn settings_and_services_without_effect() {
     setup.edit(
         "main.cf",
         "mynetworks =",
-        "soft_bounce = yes\nbiff = no\nmynetworks =",
+        "debug_peer_list = 192.0.2.1\nbiff = no\nmynetworks =",
     );
     setup.edit(
         "master.cf",
         "lmtp unix",
-        "spawned unix - n n - - spawn user=nobody argv=/bin/cat\nlmtp unix",
+        "other unix - n n - - frobnicate\nlmtp unix",
     );
     let found = report(setup.dir.path());
     let told: Vec<(String, String)> = findings::findings(&found)
@@ -442,8 +442,8 @@ fn settings_and_services_without_effect() {
         .collect();
     for (severity, parameter) in [
         ("note", "biff"),
-        ("warning", "soft_bounce"),
-        ("warning", "spawned/unix"),
+        ("warning", "debug_peer_list"),
+        ("warning", "other/unix"),
     ] {
         assert!(
             told.contains(&(severity.into(), parameter.into())),
@@ -538,4 +538,50 @@ fn arguments() {
         text.starts_with("error: configuration-unreadable"),
         "{text}"
     );
+}
+
+#[test]
+fn every_setting_is_listed_by_what_becomes_of_it() {
+    let setup = Setup::clean();
+    let root = setup.dir.str();
+    let main_cf = fs::read_to_string(setup.dir.join("main.cf")).unwrap();
+    setup.dir.write(
+        "main.cf",
+        format!("{main_cf}debug_peer_list = 192.0.2.1\nmax_use = 7\n"),
+    );
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_postroom"))
+        .args(["check", "--settings", "-c", root])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout)
+        .unwrap()
+        .replace(root, "DIR");
+    let part = |from: &str, to: &str| {
+        let (_, rest) = text
+            .split_once(from)
+            .unwrap_or_else(|| panic!("{from}\n{text}"));
+        rest.split_once(to)
+            .map_or(rest, |(part, _)| part)
+            .to_owned()
+    };
+    let missing = part("not supported\n", "without effect");
+    assert!(
+        missing.contains("  debug_peer_list  DIR/main.cf:"),
+        "{text}"
+    );
+    assert!(
+        missing.contains("    nothing is logged in more detail"),
+        "{text}"
+    );
+    let harmless = part("without effect here, and harmless\n", "honoured");
+    assert!(harmless.contains("  max_use  DIR/main.cf:"), "{text}");
+    let honoured = part("honoured\n", "\u{0}");
+    for name in [
+        "myhostname  DIR/main.cf:2",
+        "smtp/inet (smtpd)  DIR/master.cf:1",
+        "lmtp/unix (lmtp)",
+    ] {
+        assert!(honoured.contains(&format!("  {name}")), "{name}\n{text}");
+    }
 }

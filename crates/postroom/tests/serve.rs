@@ -524,3 +524,175 @@ fn a_thousand_idle_connections_leave_room_for_mail() {
         smtp.command("QUIT", 221);
     }
 }
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let site = testkit::Site::bare(
+        "myhostname = mail.host.example\nqueue_directory = @SPOOL@\nmaillog_file = /nowhere/mail.log\n\
+         no equals sign here\n\
+         message_size_limit = big\nsmtpd_helo_required = maybe\nsmtpd_timeout = 5parsecs\n\
+         smtpd_banner = ${oops\nmynetworks_style = everywhere\nsmtpd_tls_security_level = perhaps\n\
+         smtpd_client_restrictions = reject_nonsense\nsmtpd_sender_restrictions = check_sender_access\n\
+         maximal_queue_lifetime = 5y\nsmtpd_forbid_bare_newline = sometimes\na = $b\nb = $a\nrelay_domains = $a\n\
+         default_process_limit = -3\n",
+        "127.0.0.1:0 inet n - n - - smtpd\nshort inet n\n\
+         127.0.0.1:nosuchport inet n - n - - smtpd\n\
+         submission inet n - n - - smtpd -o smtpd_tls_auth_only=dunno -o smtpd_recipient_restrictions=rejekt\n",
+        &[],
+    );
+    let conf = site.conf().display().to_string();
+    let output = postroom(&["serve", "-c", &conf]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    for expected in [
+        "maillog_file = /nowhere/mail.log: not below one of maillog_file_prefixes",
+        "main.cf:4: missing '=' after attribute name: \"no equals sign here\"; write ",
+        "main.cf:5: message_size_limit = big: not a number; write ",
+        "main.cf:6: smtpd_helo_required = maybe: not a boolean; write ",
+        "main.cf:7: smtpd_timeout = 5parsecs: not a time; write ",
+        "main.cf:8: smtpd_banner = ${oops: truncated macro reference",
+        "main.cf:9: mynetworks_style = everywhere: unknown word \"everywhere\"; write one of: ",
+        "main.cf:10: smtpd_tls_security_level = perhaps: unknown TLS level; use one of: ",
+        "main.cf:11: smtpd_client_restrictions = reject_nonsense: unknown smtpd restriction",
+        "main.cf:12: smtpd_sender_restrictions = check_sender_access: check_sender_access needs a table",
+        "main.cf:13: maximal_queue_lifetime = 5y: not a time",
+        "main.cf:14: smtpd_forbid_bare_newline = sometimes: ",
+        "its value refers to itself; break the cycle",
+        "main.cf:18: default_process_limit = -3: below zero",
+        "master.cf:2: bad field count; an entry has eight fields",
+        "master.cf:3: unknown service \"nosuchport\"; write port",
+        "master.cf:4: smtpd_tls_auth_only = dunno: not a boolean",
+        "master.cf:4: smtpd_recipient_restrictions = rejekt: unknown smtpd restriction",
+    ] {
+        assert_eq!(told.matches(expected).count(), 1, "{expected}\n{told}");
+    }
+}
+
+#[test]
+fn a_change_with_mistakes_is_refused_with_all_of_them() {
+    let server = plain("");
+    let main_cf = server.site.conf().join("main.cf");
+    let good = std::fs::read_to_string(&main_cf).unwrap();
+    let bad =
+        "message_size_limit = big\nsmtpd_timeout = soon\nsmtpd_sender_restrictions = nonsense\n";
+    std::fs::write(&main_cf, format!("{good}{bad}")).unwrap();
+    server.wait_log("the new configuration is not taken over; the old settings stay");
+    let log = server.log();
+    for expected in [
+        "message_size_limit = big: not a number",
+        "smtpd_timeout = soon: not a time",
+        "smtpd_sender_restrictions = nonsense: unknown smtpd restriction",
+    ] {
+        assert!(log.contains(expected), "{expected}\n{log}");
+    }
+    submit(&server, &["john@example.org"], "still-there");
+    wait_mail(&server, "john", "still-there");
+}
+
+#[test]
+fn what_is_not_supported_is_said_once_with_what_follows() {
+    let site = testkit::Site::new(
+        &format!(
+            "{PLAIN}debug_peer_list = 192.0.2.1\ndebug_peer_level = 3\nmax_use = 10\nsmtpd_bannner = x\n"
+        ),
+        "policy unix - n n - 0 frobnicate argv=/bin/true\n\
+         cleanup2 unix n - n - 0 cleanup\n",
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let expected = [
+        ": not supported: debug_peer_level (main.cf:",
+        "): nothing is logged in more detail",
+        ": no such parameter: smtpd_bannner (main.cf:",
+        ": service policy/unix (frobnicate) (master.cf:",
+        "): not supported: the program is not started",
+        ": without effect here, and harmless (`postroom check --settings` says why): ",
+    ];
+    let told = |count: usize| {
+        let log = server.log();
+        for text in expected {
+            assert_eq!(log.matches(text).count(), count, "{text}\n{log}");
+        }
+        assert!(!log.contains("cleanup2"), "{log}");
+    };
+    server.wait_log("daemon started");
+    told(1);
+    // A reload tells only what is new.
+    server.run_tool("postconf", &["-e", "debugger_command = x"]);
+    server.wait_log("reload -- configuration");
+    let log = server.log();
+    assert_eq!(
+        log.matches("debug_peer_level (main.cf:").count(),
+        1,
+        "{log}"
+    );
+}
+
+#[test]
+fn behind_postscreen_is_an_smtpd() {
+    let port = testkit::free_port();
+    let site = testkit::Site::new(
+        PLAIN,
+        &format!(
+            "127.0.0.1:{port} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd -o smtpd_banner=behind\n"
+        ),
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let mut smtp = Smtp::connect(port);
+    assert_eq!(smtp.expect(220).text, "behind");
+    smtp.command("EHLO client.example", 250);
+    assert_eq!(rcpt(&mut smtp, "john@example.org").code, 250);
+    let log = server.wait_log("Postroom has no postscreen; smtpd listens there");
+    assert!(log.contains(&format!("127.0.0.1:{port}/inet")), "{log}");
+}
+
+#[test]
+fn spawn_runs_a_command_for_each_connection() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("needs root, to become another user");
+        return;
+    }
+    let port = testkit::free_port();
+    let site = testkit::Site::new(
+        &format!("{PLAIN}ask_time_limit = 1s\n"),
+        &format!(
+            "ask unix - n n - 0 spawn user=nobody argv=/bin/sh -c {{id -un; read line; echo \"[$line]\"; sleep 60}}\n\
+             127.0.0.1:{port} inet n n n - 0 spawn user=nobody argv=/bin/cat\n\
+             lost unix - n n - 0 spawn user=no-such-user argv=/bin/cat\n"
+        ),
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let log = server.wait_log("service lost/unix: nothing listens there: ");
+    assert!(log.contains("unknown username: no-such-user"), "{log}");
+    // The command's own user, its input and output, and its end at the time limit.
+    let socket = server.site.spool().join("private/ask");
+    let mut stream = std::os::unix::net::UnixStream::connect(&socket).expect("it listens");
+    stream.write_all(b"hello\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "nobody\n[hello]\n");
+    server.wait_log("command /bin/sh: time limit of 1 s exceeded");
+    let mut tcp = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    tcp.write_all(b"echo\n").unwrap();
+    tcp.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "echo\n");
+    // A reload takes it away, and gives it back.
+    let master = server.site.conf().join("master.cf");
+    let before = std::fs::read_to_string(&master).unwrap();
+    let without: Vec<&str> = before
+        .lines()
+        .filter(|line| !line.starts_with("ask "))
+        .collect();
+    std::fs::write(&master, without.join("\n") + "\n").unwrap();
+    testkit::wait_for("the end of the socket", PATIENCE, || {
+        (!socket.exists()).then_some(())
+    });
+    std::fs::write(&master, before).unwrap();
+    testkit::wait_for("the socket", PATIENCE, || {
+        std::os::unix::net::UnixStream::connect(&socket).ok()
+    });
+}

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -127,6 +127,7 @@ impl Spool {
             shared: Arc::clone(&self.shared),
             buffer: BytesMut::new(),
             spilled: None,
+            names: Arc::default(),
         })
     }
 
@@ -147,7 +148,7 @@ impl Spool {
         mut envelope: Envelope,
     ) -> Result<Message, QueueError> {
         envelope.size = incoming.size();
-        if incoming.spilled.is_none() && !envelope.hold {
+        if !envelope.hold && incoming.has_no_file() {
             let Incoming { id, .. } = incoming;
             let content = incoming.buffer.split().freeze();
             return committer::commit(&self.shared, id, content, envelope)
@@ -263,16 +264,19 @@ enum Durability {
 
 /// A message that is being received. Dropped without commit, it leaves nothing.
 pub struct Incoming {
-    shared: Arc<Shared>,
-    id: QueueId,
-    buffer: BytesMut,
-    spilled: Option<Spilled>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: QueueId,
+    pub(crate) buffer: BytesMut,
+    pub(crate) spilled: Option<Spilled>,
+    /// How many files in `incoming/` this message and those whose place it takes have had.
+    pub(crate) names: Arc<AtomicU32>,
 }
 
 /// The part of a large message that is in `incoming/` already.
-struct Spilled {
-    file: Arc<File>,
-    len: u64,
+pub(crate) struct Spilled {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<File>,
+    pub(crate) len: u64,
     crc: u32,
 }
 
@@ -298,20 +302,38 @@ impl Incoming {
         self.shared.check_room(piece.len() as u64)?;
         let shared = Arc::clone(&self.shared);
         let before = self.spilled.take();
-        let id = self.id;
-        let job = move || shared.spill(id, before, piece);
+        let path = match &before {
+            Some(spilled) => spilled.path.clone(),
+            None => self.new_path(),
+        };
+        let job = move || shared.spill(path, before, piece);
         let spilled = self.shared.workers.run(job).await.unwrap_or_else(stopped)?;
         self.spilled = Some(spilled);
         Ok(())
+    }
+
+    /// Neither it nor one whose place it takes has, or had, a file in `incoming/`.
+    fn has_no_file(&self) -> bool {
+        self.names.load(Ordering::Relaxed) == 0
+    }
+
+    /// A name in `incoming/` that no predecessor has, whose removal may still be on its way.
+    fn new_path(&self) -> PathBuf {
+        let path = self.shared.reader.incoming_path(self.id);
+        match self.names.fetch_add(1, Ordering::Relaxed) {
+            0 => path,
+            number => path.with_extension(number.to_string()),
+        }
     }
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if self.spilled.take().is_some() {
+        if let Some(spilled) = self.spilled.take() {
             let shared = Arc::clone(&self.shared);
-            let id = self.id;
-            self.shared.workers.start(move || shared.discard(id));
+            self.shared
+                .workers
+                .start(move || shared.discard(&spilled.path));
         }
     }
 }
@@ -347,11 +369,10 @@ impl Shared {
     /// Writes a piece of a large message to its file, which the first piece creates.
     fn spill(
         &self,
-        id: QueueId,
+        path: PathBuf,
         before: Option<Spilled>,
         piece: Bytes,
     ) -> Result<Spilled, QueueError> {
-        let path = self.reader.incoming_path(id);
         let write = || -> Result<Spilled, QueueError> {
             let mut spilled = match before {
                 Some(spilled) => spilled,
@@ -364,7 +385,7 @@ impl Shared {
             spilled.crc = crc32c::crc32c_append(spilled.crc, &piece);
             Ok(spilled)
         };
-        write().inspect_err(|_| self.discard(id))
+        write().inspect_err(|_| self.discard(&path))
     }
 
     /// The file starts with room for the head, which is only known at the end.
@@ -377,6 +398,7 @@ impl Shared {
             .write(&file, &mut [IoSlice::new(&[0; CONTENT_OFFSET as usize])])
             .map_err(|e| QueueError::io("write", path, e))?;
         Ok(Spilled {
+            path: path.to_owned(),
             file: Arc::new(file),
             len: 0,
             crc: 0,
@@ -384,11 +406,10 @@ impl Shared {
     }
 
     /// Removes what an unfinished message left in `incoming/`.
-    fn discard(&self, id: QueueId) {
-        let path = self.reader.incoming_path(id);
-        match self.files.remove(&path) {
+    fn discard(&self, path: &Path) {
+        match self.files.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(prog = "cleanup", "{id}: remove {}: {error}", path.display());
+                tracing::warn!(prog = "cleanup", "remove {}: {error}", path.display());
             }
             _ => {}
         }
@@ -398,26 +419,27 @@ impl Shared {
     fn commit(&self, mut incoming: Incoming, envelope: Envelope) -> Result<Message, QueueError> {
         let id = incoming.id;
         let rest = incoming.buffer.split().freeze();
-        let path = self.reader.incoming_path(id);
         let tail = record::envelope(&envelope);
-        let (written, content) = match incoming.spilled.take() {
+        let (path, written, content) = match incoming.spilled.take() {
             None => {
+                let path = incoming.new_path();
                 let written = self.write_small(&path, &rest, &tail);
-                (written, Content::Memory(rest))
+                (path, written, Content::Memory(rest))
             }
             Some(spilled) => {
+                let path = spilled.path.clone();
                 let written = self.write_large(&path, spilled, &rest, &tail);
                 let content = Content::File {
                     path: self.reader.message_path(id),
                     offset: CONTENT_OFFSET,
                     len: envelope.size,
                 };
-                (written, content)
+                (path, written, content)
             }
         };
         let target = self.reader.message_path(id);
         let named = written.and_then(|()| self.give_name(&path, &target));
-        named.inspect_err(|_| self.discard(id))?;
+        named.inspect_err(|_| self.discard(&path))?;
         self.accepted.fetch_add(1, Ordering::Relaxed);
         Ok(Message {
             id,
@@ -437,7 +459,7 @@ impl Shared {
         let target = self.reader.message_path(id);
         self.write_small(&path, content, tail)
             .and_then(|()| self.give_name(&path, &target))
-            .inspect_err(|_| self.discard(id))?;
+            .inspect_err(|_| self.discard(&path))?;
         self.accepted.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -459,7 +481,7 @@ impl Shared {
             self.give_name(&path, &target)?;
             Ok(file)
         };
-        let file = write().inspect_err(|_| self.discard(first))?;
+        let file = write().inspect_err(|_| self.discard(&path))?;
         let batch = Arc::new(Batch {
             path: target,
             file,

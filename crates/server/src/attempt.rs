@@ -12,6 +12,7 @@ use route::{Route, Walk};
 use tokio::task::JoinSet;
 
 use crate::generation::Generation;
+use crate::log;
 use crate::scheduler::Scheduler;
 
 /// What comes after an attempt.
@@ -271,8 +272,13 @@ impl Attempt<'_> {
         clock: Clock,
         results: &mut Vec<Result1>,
     ) {
+        let name = self.generation.log_name(&done.transport);
         for (rcpt, outcome) in done.recipients.iter().zip(done.outcomes) {
-            self.log_outcome(id, envelope, rcpt.index, &outcome, clock, done.waited);
+            let tell = || self.log_outcome(id, envelope, rcpt.index, &outcome, clock, done.waited);
+            match name {
+                Some(name) => log::named_now(name.clone(), tell),
+                None => tell(),
+            }
             results.push((rcpt.index, outcome));
         }
     }
@@ -292,6 +298,11 @@ impl Attempt<'_> {
             attempts: Some(envelope.attempts + 1),
             ..Update::default()
         };
+        // Only what would have been tried again can come too late.
+        let expired = expired
+            && results
+                .iter()
+                .any(|(_, outcome)| outcome.status == Status::Deferred);
         for (index, outcome) in &results {
             let new = match (outcome.status, expired) {
                 (Status::Deferred, true) => bounced(outcome),
@@ -504,6 +515,8 @@ impl Attempt<'_> {
         let settings = &self.generation.reports;
         let report = dsn::compose(settings, kind, mail, about, &report_id, now)
             .map_err(|error| text(&error))?;
+        let message_id = &report.message_id;
+        tracing::info!(prog = "cleanup", "{report_id}: message-id={message_id}");
         spooling
             .append(&report.content)
             .await
@@ -558,6 +571,7 @@ impl Attempt<'_> {
 }
 
 struct Delivered {
+    transport: String,
     recipients: Vec<Rcpt>,
     outcomes: Vec<Outcome>,
     /// From the attempt's beginning to the delivery's.
@@ -573,8 +587,14 @@ async fn deliver_one(generation: Arc<Generation>, request: Request, began: Insta
     let _destination = destination.acquire().await;
     let _transport = transport.acquire().await;
     let waited = began.elapsed();
-    let outcomes = generation.agents.deliver(&request).await;
+    let delivery = generation.agents.deliver(&request);
+    let outcomes = match generation.log_name(&request.transport) {
+        // Two forms of one future beside each other would double the size of this one.
+        Some(name) => Box::pin(log::named(name.clone(), delivery)).await,
+        None => delivery.await,
+    };
     Delivered {
+        transport: request.transport,
         recipients: request.recipients,
         outcomes,
         waited,

@@ -4,13 +4,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use config::master::{Service, ServiceKind};
 use config::{Config, ConfigError, Environment};
 use delivery::Agents;
+use filter::CheckLists;
 use policy::Policy;
 use queue::ScheduleSettings;
 use route::Router;
@@ -18,13 +19,23 @@ use smtp::server::{BareNewline, Keyword, NameStatus, Peer, Settings as SmtpSetti
 use tables::{CidrList, MatchList, TableError, Tables};
 use tokio::sync::Semaphore;
 
+use crate::log;
+use crate::rates::Limits;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
+use crate::spawn::Spawn;
 use crate::tls;
 
 /// A mistake in the configuration, one line, with its remedy.
 #[derive(Clone, Debug)]
-pub struct Problem(String);
+pub struct Problem(String, Option<ConfigError>);
+
+impl Problem {
+    /// Its parts, where it is about a setting.
+    pub fn mistake(&self) -> Option<&ConfigError> {
+        self.1.as_ref()
+    }
+}
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,19 +45,21 @@ impl fmt::Display for Problem {
 
 impl From<ConfigError> for Problem {
     fn from(error: ConfigError) -> Self {
-        Problem(error.to_string())
+        Problem(error.to_string(), Some(error))
     }
 }
 
 impl From<TableError> for Problem {
     fn from(error: TableError) -> Self {
-        Problem(error.to_string())
+        Problem(error.to_string(), None)
     }
 }
 
 /// The settings of one `inet … smtpd` service.
 pub(crate) struct Smtpd {
     pub service: Service,
+    /// `syslog_name`.
+    pub log_name: log::Name,
     pub settings: Arc<SmtpSettings>,
     /// The same for clients in `smtpd_forbid_bare_newline_exclusions`.
     pub lenient: Arc<SmtpSettings>,
@@ -55,6 +68,10 @@ pub(crate) struct Smtpd {
     pub incoming: Incoming,
     pub tls: tls::Service,
     pub sasl: Option<Sasl>,
+    /// `smtpd_milters`.
+    pub milters: Option<Arc<filter::MilterSettings>>,
+    /// `header_checks` and its relatives.
+    pub checks: Option<Arc<CheckLists>>,
 }
 
 impl Smtpd {
@@ -76,15 +93,16 @@ pub(crate) struct Incoming {
     pub hopcount_limit: usize,
     pub enable_original_recipient: bool,
     pub map_addresses: bool,
+    pub limits: Limits,
     /// `content_filter`; empty without.
     pub content_filter: String,
     /// `smtpd_authorized_xclient_hosts`.
     pub xclient_hosts: HostList,
     /// `smtpd_authorized_xforward_hosts`.
     pub xforward_hosts: HostList,
-    pub connection_limit: usize,
-    pub connection_limit_exceptions: CidrList,
     pub peername_lookup: bool,
+    /// `smtpd_client_port_logging`.
+    pub port_logging: bool,
     /// Domains that ETRN may ask for.
     pub fast_flush_domains: MatchList,
     /// `smtpd_tls_received_header`.
@@ -138,6 +156,8 @@ pub struct Generation {
     pub(crate) config: Config,
     tables: Tables,
     pub(crate) smtpd: Vec<Arc<Smtpd>>,
+    /// Services that run a command for each connection.
+    pub(crate) spawn: Vec<Arc<Spawn>>,
     /// For mail that is in the queue: no service's overrides.
     pub(crate) router: Arc<Router>,
     pub(crate) agents: Agents,
@@ -147,40 +167,86 @@ pub struct Generation {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) spool: SpoolSettings,
     pub(crate) limits: TransportLimits,
+    log_names: HashMap<String, log::Name>,
     warnings: Vec<String>,
+    /// Settings and services that are not supported, and what follows; they are logged, and told by `postroom check` itself.
+    unsupported: Vec<String>,
+    /// Settings without effect that do no harm, in one line.
+    harmless: Option<String>,
     /// Certificates, keys and CAs.
     certificate_files: BTreeSet<PathBuf>,
 }
 
 impl Generation {
-    /// Reads everything; all mistakes are listed at once. A table that cannot be opened is none of
+    /// Reads main.cf and master.cf of a folder, and everything they name.
+    pub fn read(dir: &Path, environment: &Environment) -> Result<Generation, Vec<Problem>> {
+        let (config, mistakes) = Config::load_whole(dir, environment);
+        Generation::complete(config, mistakes, environment)
+    }
+
+    /// The configuration as a whole; all mistakes are listed at once. A table that cannot be opened is none of
     /// them: it is logged and fails its lookups, as in Postfix. See [`Generation::broken_tables`].
     pub fn build(config: Config, environment: &Environment) -> Result<Generation, Vec<Problem>> {
-        let problems: Vec<Problem> = config.check().into_iter().map(Problem::from).collect();
-        if !problems.is_empty() {
-            return Err(problems);
+        Generation::complete(config, Vec::new(), environment)
+    }
+
+    /// What reads a setting stops at its first mistake. So each setting that is wrong is taken out, and the rest
+    /// looked at again, until nothing more is found.
+    fn complete(
+        mut config: Config,
+        mut mistakes: Vec<ConfigError>,
+        environment: &Environment,
+    ) -> Result<Generation, Vec<Problem>> {
+        mistakes.extend(crate::listen::misaddressed(&config));
+        loop {
+            let mut found = config.check();
+            if found.is_empty() {
+                match Generation::assemble(&config, Tables::new(&config), environment) {
+                    Ok(generation) if mistakes.is_empty() => return Ok(generation),
+                    Ok(_) => break,
+                    Err(more) => found = more,
+                }
+            }
+            let before = mistakes.len();
+            for mistake in found {
+                if mistakes.contains(&mistake) {
+                    continue;
+                }
+                if let Some(rest) = config.without(&mistake) {
+                    config = rest;
+                }
+                mistakes.push(mistake);
+            }
+            if mistakes.len() == before {
+                break;
+            }
         }
-        let tables = Tables::new(&config);
-        Generation::assemble(&config, tables, environment)
+        Err(mistakes.into_iter().map(Problem::from).collect())
     }
 
     fn assemble(
         config: &Config,
         tables: Tables,
         environment: &Environment,
-    ) -> Result<Generation, Vec<Problem>> {
-        let one = |error: ConfigError| vec![Problem::from(error)];
+    ) -> Result<Generation, Vec<ConfigError>> {
+        let one = |error: ConfigError| vec![error];
         let own = own_addresses(config, environment).map_err(one)?;
         let mut warnings: Vec<String> = config.warnings().to_vec();
         let mut files = BTreeSet::new();
         let mut remarks = Remarks::default();
         let smtpd = services(config, &tables, &own, &mut remarks, &mut files)?;
+        let spawn = spawned(config, &mut remarks);
         warnings.extend(remarks.lines());
         let rest = Generation::around(config, tables, own);
         let generation = rest.map_err(one)?;
+        let (mut unsupported, harmless) = config::effects::lines(config);
+        unsupported.extend(config::effects::service_lines(config));
         Ok(Generation {
             smtpd,
+            spawn,
             warnings,
+            unsupported,
+            harmless,
             certificate_files: files,
             ..generation
         })
@@ -194,17 +260,22 @@ impl Generation {
     ) -> Result<Generation, ConfigError> {
         Ok(Generation {
             router: Arc::new(Router::new(config, &tables, own)?),
-            agents: Agents::new(config, &tables),
             reports: delivery::dsn::Settings::of(config)?,
             schedule: schedule(config)?,
             active_limit: positive(config, "qmgr_message_active_limit")?,
             shutdown_timeout: config.time("postroom_shutdown_timeout")?,
             spool: spool(config)?,
             limits: TransportLimits::new(config),
+            log_names: log_names(config)?,
+            // Last: it warns of services that cannot work.
+            agents: Agents::new(config, &tables),
             config: config.clone(),
             tables,
             smtpd: Vec::new(),
+            spawn: Vec::new(),
             warnings: Vec::new(),
+            unsupported: Vec::new(),
+            harmless: None,
             certificate_files: BTreeSet::new(),
         })
     }
@@ -222,7 +293,7 @@ impl Generation {
                     continue;
                 }
                 if let Err(error) = self.tables.open(&spec) {
-                    problems.push(Problem(format!("{name}: {error}")));
+                    problems.push(Problem(format!("{name}: {error}"), None));
                 }
             }
         }
@@ -234,10 +305,19 @@ impl Generation {
         &self.warnings
     }
 
-    /// Logs what the administrator should know of this configuration.
-    pub fn report(&self) {
-        for warning in &self.warnings {
-            tracing::warn!(prog = "master", "{warning}");
+    /// Logs what the administrator should know of this configuration, and has not been told of the one before.
+    pub fn report(&self, before: Option<&Generation>) {
+        let told = |line: &String| {
+            before.is_some_and(|old| old.warnings.contains(line) || old.unsupported.contains(line))
+        };
+        let lines = self.warnings.iter().chain(&self.unsupported);
+        for line in lines.filter(|line| !told(line)) {
+            tracing::warn!(prog = "master", "{line}");
+        }
+        if let Some(line) = &self.harmless
+            && before.is_none_or(|old| old.harmless.as_ref() != Some(line))
+        {
+            tracing::info!(prog = "master", "{line}");
         }
     }
 
@@ -248,6 +328,11 @@ impl Generation {
         files.extend(self.tables.files());
         files.extend(self.certificate_files.iter().cloned());
         files
+    }
+
+    /// `syslog_name` as the service of this transport has it, where that is another than main.cf's.
+    pub(crate) fn log_name(&self, transport: &str) -> Option<&log::Name> {
+        self.log_names.get(transport)
     }
 
     /// `TRANSPORT_destination_recipient_limit`.
@@ -292,6 +377,12 @@ const TABLE_PARAMETERS: &[&str] = &[
     "relay_clientcerts",
     "tls_server_sni_maps",
     "relocated_maps",
+    "header_checks",
+    "mime_header_checks",
+    "nested_header_checks",
+    "body_checks",
+    "milter_header_checks",
+    "smtpd_milter_maps",
 ];
 
 /// The SMTP services of master.cf.
@@ -301,9 +392,9 @@ fn services(
     own: &[IpAddr],
     remarks: &mut Remarks,
     files: &mut BTreeSet<PathBuf>,
-) -> Result<Vec<Arc<Smtpd>>, Vec<Problem>> {
+) -> Result<Vec<Arc<Smtpd>>, Vec<ConfigError>> {
     let mut smtpd = Vec::new();
-    let mut problems: Vec<Problem> = Vec::new();
+    let mut problems: Vec<ConfigError> = Vec::new();
     // What is set in main.cf is wrong, or remarkable, in every service alike.
     let mut seen = BTreeSet::new();
     for service in config.services() {
@@ -311,7 +402,11 @@ fn services(
             continue;
         }
         let id = service.id();
-        if service.command != "smtpd" {
+        let instead = behind_postscreen(config, service);
+        if service.command == "spawn" {
+            continue;
+        }
+        if service.command != "smtpd" && instead.is_none() {
             let command = &service.command;
             remarks.add(
                 &id,
@@ -319,10 +414,18 @@ fn services(
             );
             continue;
         }
+        if let Some(instead) = &instead {
+            let behind = instead.line;
+            remarks.add(
+                &id,
+                format!("Postroom has no postscreen; smtpd listens there, as in line {behind} of master.cf, and takes clients that postscreen would keep out"),
+            );
+        }
+        let service = instead.as_ref().unwrap_or(service);
         let built = match build_smtpd(config, service, tables, own, remarks) {
             Ok(built) => built,
             Err(errors) => {
-                let new = errors.into_iter().map(Problem::from);
+                let new = errors.into_iter();
                 problems.extend(new.filter(|problem| seen.insert(problem.to_string())));
                 continue;
             }
@@ -349,6 +452,36 @@ fn services(
     }
 }
 
+/// The `spawn` services of master.cf; those that cannot run are remarked.
+fn spawned(config: &Config, remarks: &mut Remarks) -> Vec<Arc<Spawn>> {
+    let reached = [ServiceKind::Unix, ServiceKind::Inet];
+    let mut services = Vec::new();
+    for service in config.services() {
+        if service.command != "spawn" || !reached.contains(&service.kind) {
+            continue;
+        }
+        match Spawn::of(config, service) {
+            Ok(spawn) => services.push(Arc::new(spawn)),
+            Err(problem) => {
+                remarks.add(&service.id(), format!("nothing listens there: {problem}"));
+            }
+        }
+    }
+    services
+}
+
+/// The `pass … smtpd` service that a postscreen hands its clients to, at postscreen's address.
+fn behind_postscreen(config: &Config, service: &Service) -> Option<Service> {
+    let mut services = config.services().iter();
+    let behind = services.find(|other| other.kind == ServiceKind::Pass && other.command == "smtpd");
+    let behind = behind.filter(|_| service.command == "postscreen")?;
+    Some(Service {
+        name: service.name.clone(),
+        kind: ServiceKind::Inet,
+        ..behind.clone()
+    })
+}
+
 fn build_smtpd(
     config: &Config,
     service: &Service,
@@ -357,7 +490,15 @@ fn build_smtpd(
     remarks: &mut Remarks,
 ) -> Result<Smtpd, Vec<ConfigError>> {
     let one = |error: ConfigError| vec![error];
+    let whole = config;
     let config = config.for_service(service);
+    let milters = filter::MilterSettings::of(&config, tables).map_err(one)?;
+    let overrides = config.list("receive_override_options").map_err(one)?;
+    // These are cleanup's parameters: what the service sets does not count.
+    let checks = match overrides.iter().any(|word| word == "no_header_body_checks") {
+        true => None,
+        false => CheckLists::of(whole, tables, filter::checks::Lists::Message).map_err(one)?,
+    };
     let tls = tls::service(&config, tables)?;
     let mut warnings = Vec::new();
     let at_once = match service.max_processes {
@@ -370,10 +511,13 @@ fn build_smtpd(
         remarks.add(&service.id(), warning);
     }
     let router = Arc::new(Router::new(&config, tables, own.to_vec()).map_err(one)?);
+    let incoming = incoming(&config, tables).map_err(one)?;
     let settings = SmtpSettings {
+        count_commands: incoming.limits.on_commands(),
         tls: tls.level,
         tls_ready: tls.tls.is_some(),
         sasl: sasl.is_some(),
+        ask_unknown: milters.is_some(),
         ..smtp_settings(&config).map_err(one)?
     };
     let lenient = SmtpSettings {
@@ -383,19 +527,21 @@ fn build_smtpd(
     let exclusions = config.string("smtpd_forbid_bare_newline_exclusions");
     Ok(Smtpd {
         policy: Policy::new(&config, tables, router, own.to_vec()).map_err(one)?,
-        incoming: incoming(&config, tables).map_err(one)?,
+        incoming,
         lenient_clients: tables.network_list(&exclusions.map_err(one)?),
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
         service: service.clone(),
+        log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,
         sasl,
+        milters: milters.map(Arc::new),
+        checks: checks.map(Arc::new),
     })
 }
 
 fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
     let overrides = config.list("receive_override_options")?;
-    let exceptions = config.string("smtpd_client_event_limit_exceptions")?;
     let drop_headers = config.list("message_drop_headers")?;
     let parents = config.list("parent_domain_matches_subdomains")?;
     Ok(Incoming {
@@ -406,12 +552,12 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
         map_addresses: !overrides
             .iter()
             .any(|option| option == "no_address_mappings"),
+        limits: Limits::of(config, tables)?,
         content_filter: config.string("content_filter")?,
         xclient_hosts: HostList::new(config, tables, "smtpd_authorized_xclient_hosts")?,
         xforward_hosts: HostList::new(config, tables, "smtpd_authorized_xforward_hosts")?,
-        connection_limit: positive(config, "smtpd_client_connection_count_limit")?,
-        connection_limit_exceptions: tables.network_list(&exceptions),
         peername_lookup: config.bool("smtpd_peername_lookup")?,
+        port_logging: config.bool("smtpd_client_port_logging")?,
         fast_flush_domains: tables.match_list(
             &config.string("fast_flush_domains")?,
             parents.iter().any(|name| name == "fast_flush_domains"),
@@ -508,6 +654,20 @@ fn schedule(config: &Config) -> Result<ScheduleSettings, ConfigError> {
     })
 }
 
+/// Transports whose lines bear a name of their own, as the stock master.cf gives `relay`.
+fn log_names(config: &Config) -> Result<HashMap<String, log::Name>, ConfigError> {
+    let mut names = HashMap::new();
+    for service in config.services() {
+        let own = |(name, _): &(String, String)| name == "syslog_name";
+        if service.kind == ServiceKind::Unix && service.overrides.iter().any(own) {
+            let name = config.for_service(service).string("syslog_name")?;
+            let name = log::Name::new(&name, &service.command);
+            names.insert(service.name.clone(), name);
+        }
+    }
+    Ok(names)
+}
+
 fn spool(config: &Config) -> Result<SpoolSettings, ConfigError> {
     let owner = config.string("mail_owner")?;
     // Not every machine has Postfix's user; without it the queue stays root's.
@@ -537,7 +697,7 @@ fn min_free(config: &Config) -> Result<u64, ConfigError> {
 }
 
 /// A number; zero and less mean no limit.
-fn positive(config: &Config, name: &str) -> Result<usize, ConfigError> {
+pub(crate) fn positive(config: &Config, name: &str) -> Result<usize, ConfigError> {
     let value = config.int(name)?;
     Ok(usize::try_from(value)
         .ok()

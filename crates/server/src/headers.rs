@@ -53,6 +53,11 @@ impl HeaderPass {
         }
     }
 
+    /// Everything that it can know is known.
+    pub fn is_complete(&self) -> bool {
+        self.done
+    }
+
     /// Takes the next piece, returns what goes into the queue. Pieces end anywhere, within lines too.
     pub fn feed(&mut self, piece: Bytes) -> Bytes {
         if self.done {

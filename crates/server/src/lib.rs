@@ -13,9 +13,11 @@
 //! | `secure` | how a session uses these two |
 //! | `transaction` | one message on its way in: the answers, and the envelope that grows from them |
 //! | `headers` | what cleanup(8) does to a message's header on the way in |
+//! | `milter` | milters in a session: when they are asked, what they are told |
 //! | `scheduler` | when what is tried, and by whom |
 //! | `attempt` | one attempt to deliver one message |
 //! | `control` | requests of postsuper and postqueue |
+//! | `spawn` | services that run a command for each connection |
 //! | `reload` | changed files |
 //! | [`table_server`] | tables for a real Postfix, over socketmap |
 //! | `log` | Postfix's log format |
@@ -29,13 +31,16 @@ mod generation;
 mod headers;
 mod listen;
 pub mod log;
+mod milter;
 mod peer_name;
+mod rates;
 mod reload;
 mod remarks;
 mod sasl;
 mod scheduler;
 mod secure;
 mod session;
+mod spawn;
 mod stream;
 pub mod table_server;
 mod tls;
@@ -49,7 +54,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Config, Environment};
+use config::Environment;
 use tokio::sync::watch;
 
 use crate::generation::Current;
@@ -90,11 +95,9 @@ pub async fn run(
     shutdown: Shutdown,
     reload: watch::Receiver<u64>,
 ) -> Result<(), ServerError> {
-    let config = Config::load(&options.config_dir, &options.environment)
-        .map_err(|error| ServerError::Configuration(vec![Problem::from(error)]))?;
-    let generation =
-        Generation::build(config, &options.environment).map_err(ServerError::Configuration)?;
-    generation.report();
+    let generation = Generation::read(&options.config_dir, &options.environment)
+        .map_err(ServerError::Configuration)?;
+    generation.report(None);
     let spool_settings = generation.spool.clone();
     let (spool, recovery) = queue::Spool::open(&spool_settings.directory, spool_settings.options)?;
     let grace = generation.shutdown_timeout;
@@ -106,7 +109,7 @@ pub async fn run(
         current: Arc::clone(&current),
         spool,
         scheduler: scheduler.clone(),
-        clients: session::Clients::default(),
+        rates: Arc::default(),
         names: peer_name::Names::default(),
         shutdown: shutdown.clone(),
     });

@@ -5,14 +5,17 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use config::{Config, ConfigError};
+use config::master::{Service, ServiceKind};
+use config::{Config, ConfigError, Origin};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::generation::{Generation, Smtpd};
+use crate::log;
 use crate::session::{self, Shared};
+use crate::spawn::Spawners;
 
 /// A socket that could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,7 @@ pub(crate) struct Listeners {
     shared: Arc<Shared>,
     open: HashMap<SocketAddr, Open>,
     sessions: Arc<tokio::sync::Mutex<JoinSet<()>>>,
+    spawners: Spawners,
 }
 
 struct Open {
@@ -58,6 +62,7 @@ impl Listeners {
             shared,
             open: HashMap::new(),
             sessions: Arc::default(),
+            spawners: Spawners::default(),
         }
     }
 
@@ -95,6 +100,7 @@ impl Listeners {
             }
             keep
         });
+        self.spawners.bind(&generation.spawn);
         Ok(self.open.values().map(|open| open.local).collect())
     }
 
@@ -152,10 +158,11 @@ async fn accept_loop(
                 let shared = Arc::clone(&shared);
                 let mut sessions = sessions.lock().await;
                 while sessions.try_join_next().is_some() {}
-                sessions.spawn(async move {
+                let name = smtpd.log_name.clone();
+                sessions.spawn(log::named(name, async move {
                     session::serve(stream, peer, smtpd, shared).await;
                     drop(permit);
-                });
+                }));
             }
             Err(error) => {
                 // Out of file descriptors, or the client went away: neither ends the service.
@@ -166,9 +173,33 @@ async fn accept_loop(
     }
 }
 
+/// SMTP services of master.cf whose name is no address.
+pub(crate) fn misaddressed(config: &Config) -> Vec<ConfigError> {
+    let smtpd =
+        |service: &&Service| service.kind == ServiceKind::Inet && service.command == "smtpd";
+    let wrong = |service: &Service| match addresses(config, &service.name, service.line) {
+        Err(ListenError::Address { line, problem }) => {
+            let remedy = "write port, host:port or [address]:port, and a name of /etc/services or a number for the port";
+            let file = config.dir().join("master.cf");
+            Some(ConfigError::new(problem, remedy).at(Some(Origin::new(&file, line))))
+        }
+        _ => None,
+    };
+    config
+        .services()
+        .iter()
+        .filter(smtpd)
+        .filter_map(wrong)
+        .collect()
+}
+
 /// The addresses of a service's name: `port`, `host:port`, `[address]:port`; a bare port means the
 /// addresses of `inet_interfaces`.
-fn addresses(config: &Config, name: &str, line: usize) -> Result<Vec<SocketAddr>, ListenError> {
+pub(crate) fn addresses(
+    config: &Config,
+    name: &str,
+    line: usize,
+) -> Result<Vec<SocketAddr>, ListenError> {
     let complain = |problem: String| ListenError::Address { line, problem };
     let (host, port) = match name.rsplit_once(':') {
         Some((host, port)) => (Some(host), port),
@@ -263,6 +294,19 @@ fn port_number(text: &str) -> Option<u16> {
         "submission" => Some(587),
         "smtps" | "submissions" | "urd" | "ssmtp" => Some(465),
         "lmtp" => Some(24),
-        number => number.parse().ok(),
+        number => number.parse().ok().or_else(|| known_port(number)),
     }
+}
+
+/// The port of a service that /etc/services has for TCP.
+fn known_port(name: &str) -> Option<u16> {
+    let known = std::fs::read_to_string("/etc/services").ok()?;
+    known.lines().find_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        let (first, port) = (words.next()?, words.next()?);
+        let port = port.strip_suffix("/tcp")?;
+        let is_it = first == name || words.any(|alias| alias == name);
+        is_it.then(|| port.parse().ok())?
+    })
 }

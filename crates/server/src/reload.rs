@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::{Config, Environment};
+use config::Environment;
 use tokio::sync::watch;
 
 use crate::Shutdown;
@@ -46,14 +46,11 @@ impl Watcher {
 
     /// Reads everything anew; with any mistake, all stays as it was.
     fn take_over(&self, listeners: &mut Listeners) {
-        let read = Config::load(&self.config_dir, &self.environment)
-            .map_err(|error| vec![Problem::from(error)])
-            .and_then(|config| Generation::build(config, &self.environment));
-        let generation = match read {
+        let generation = match Generation::read(&self.config_dir, &self.environment) {
             Ok(generation) => generation,
             Err(problems) => return refuse(&problems),
         };
-        let broken = generation.broken_tables();
+        let broken = self.newly_broken(&generation);
         if !broken.is_empty() {
             return refuse(&broken);
         }
@@ -61,13 +58,26 @@ impl Watcher {
             tracing::error!(prog = "master", "{error}; the old settings stay");
             return;
         }
-        generation.report();
+        generation.report(Some(&self.current.get()));
         self.current.set(generation);
         tracing::info!(
             prog = "master",
             "reload -- configuration {}",
             self.config_dir.display()
         );
+    }
+
+    /// Tables that cannot be opened, and that are no older trouble: the server started with that, as
+    /// with `nis:` in the default of alias_maps, and no change would ever be taken over.
+    fn newly_broken(&self, generation: &Generation) -> Vec<Problem> {
+        let broken = generation.broken_tables();
+        if broken.is_empty() {
+            return broken;
+        }
+        let known = self.current.get().broken_tables();
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let is_new = |problem: &Problem| !known.contains(&problem.to_string());
+        broken.into_iter().filter(is_new).collect()
     }
 }
 

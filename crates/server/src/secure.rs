@@ -41,6 +41,14 @@ impl Connection {
                 self.session.tls_established();
                 self.check_certificate(tls, &established, &client);
                 self.encryption = Some(established);
+                let limits = &smtpd.incoming.limits;
+                let hostname = &smtpd.incoming.myhostname;
+                let counted = self
+                    .visit
+                    .tls_session(limits, self.session.peer(), hostname);
+                if let Some(reply) = counted.await {
+                    self.session.hang_up(&reply);
+                }
             }
             Err(error) => {
                 log_failure(&client, &error);

@@ -1,10 +1,9 @@
 //! One connection: moves bytes between the socket and the state machine, and answers its
 //! questions.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -12,13 +11,15 @@ use policy::{Effects, Refusal, Stage};
 use queue::Spool;
 use route::Walk;
 use smtp::Reply;
-use smtp::server::{Answer, Peer, Privileges, Question, Session, Step};
+use smtp::server::{Answer, Counted, Helo, Peer, Privileges, Question, Session, Step};
 use tokio::net::TcpStream;
 
 use crate::Shutdown;
 use crate::audit::Place;
 use crate::generation::{Current, Smtpd};
+use crate::milter::{Guard, Standing};
 use crate::peer_name::Names;
+use crate::rates::{Rates, Visit};
 use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
@@ -31,42 +32,9 @@ pub(crate) struct Shared {
     pub current: Arc<Current>,
     pub spool: Spool,
     pub scheduler: Scheduler,
-    pub clients: Clients,
+    pub rates: Arc<Rates>,
     pub names: Names,
     pub shutdown: Shutdown,
-}
-
-/// Connections by client, for `smtpd_client_connection_count_limit`.
-#[derive(Default)]
-pub(crate) struct Clients(Mutex<HashMap<IpAddr, usize>>);
-
-impl Clients {
-    /// Counts a connection in, until the guard is dropped; the count with it.
-    fn enter(&self, address: IpAddr) -> (usize, Counted<'_>) {
-        let mut counts = self.0.lock().unwrap_or_else(|bad| bad.into_inner());
-        let count = counts.entry(address).or_default();
-        *count += 1;
-        (*count, Counted(self, address))
-    }
-
-    fn leave(&self, address: IpAddr) {
-        let mut counts = self.0.lock().unwrap_or_else(|bad| bad.into_inner());
-        if let Some(count) = counts.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&address);
-            }
-        }
-    }
-}
-
-/// A connection that counts.
-struct Counted<'a>(&'a Clients, IpAddr);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.leave(self.1);
-    }
 }
 
 /// Bytes read at once.
@@ -80,18 +48,30 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
 ) {
     let ip = address.ip().to_canonical();
-    let (connections, _counted) = shared.clients.enter(ip);
+    let visit = Visit::begin(
+        &shared.rates,
+        &smtpd.service.name,
+        ip,
+        &smtpd.incoming.limits,
+    );
     // Replies are small and wait for nothing; Nagle's algorithm would hold them back.
     let _ = stream.set_nodelay(true);
     let peer = match smtpd.incoming.peername_lookup {
         true => shared.names.of(ip, address.port()).await,
         false => Peer::new(Peer::UNKNOWN, ip, address.port()),
     };
+    let peer = Peer {
+        show_port: smtpd.incoming.port_logging,
+        ..peer
+    };
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
     let privileges = Privileges {
         xclient: smtpd.incoming.xclient_hosts.has(&peer).await,
         xforward: smtpd.incoming.xforward_hosts.has(&peer).await,
     };
+    let hostname = &smtpd.incoming.myhostname;
+    let local = stream.local_addr().ok();
+    let guard = Guard::new(smtpd.milters.as_ref(), hostname, ip, local).await;
     let mut session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
     session.change_privileges(|_| privileges);
     let mut connection = Connection {
@@ -102,8 +82,9 @@ pub(crate) async fn serve(
         login: None,
         transaction: None,
         deferrals: [None, None],
+        guard,
         smtpd,
-        connections,
+        visit,
         shutdown: shared.shutdown.clone(),
         shared: Arc::clone(&shared),
     };
@@ -111,6 +92,7 @@ pub(crate) async fn serve(
         connection.start_tls().await;
     }
     connection.run().await;
+    connection.guard.quit().await;
     let name = connection.session.peer().name_and_address();
     let summary = connection.session.summary();
     tracing::info!(prog = "smtpd", "disconnect from {name} {summary}");
@@ -123,6 +105,8 @@ pub(crate) struct Connection {
     transaction: Option<Transaction>,
     /// `defer_if_permit` at connecting and at HELO, where they are not delayed: it counts for every recipient.
     deferrals: [Option<Reply>; 2],
+    /// The service's milters.
+    guard: Guard,
     pub smtpd: Arc<Smtpd>,
     /// Set once the connection is encrypted.
     pub encryption: Option<Established>,
@@ -130,8 +114,8 @@ pub(crate) struct Connection {
     pub exchange: Option<Exchange>,
     /// AUTH that succeeded.
     pub login: Option<Login>,
-    /// Connections of this client when this one came.
-    connections: usize,
+    /// What this client is counted by.
+    pub visit: Visit,
     pub shutdown: Shutdown,
     shared: Arc<Shared>,
 }
@@ -148,11 +132,13 @@ impl Connection {
                     self.session.answer(answer);
                 }
                 Step::Content(piece) => {
-                    if let Some(transaction) = &mut self.transaction
-                        && let Err(refusal) = transaction.content(piece).await
-                    {
-                        self.place().log_reject(&self.client(), &refusal);
-                        self.session.refuse_content(refusal.reply);
+                    if let Some(mut transaction) = self.transaction.take() {
+                        let done = transaction.content(piece, &self.client()).await;
+                        self.transaction = Some(transaction);
+                        if let Err(refusal) = done {
+                            self.place().log_reject(&self.client(), &refusal);
+                            self.session.refuse_content(refusal.reply);
+                        }
                     }
                 }
                 Step::Sleep(duration) => tokio::time::sleep(duration).await,
@@ -208,14 +194,15 @@ impl Connection {
 
     async fn answer(&mut self, question: Question) -> Answer {
         match question {
-            Question::Connect => match self.count_connection().await {
-                Ok(()) => self.greet().await,
-                Err(refusal) => self.refused(&refusal),
+            Question::Connect => match self.one_too_many().await {
+                Some(reply) => Answer::Disconnect(reply),
+                None => self.greet().await,
             },
             Question::Xclient { login } => {
                 self.become_another(login).await;
                 self.greet().await
             }
+            Question::Count(command) => self.count(command).await,
             Question::Helo(helo) => {
                 if helo.extended {
                     self.offer_mechanisms().await;
@@ -228,9 +215,15 @@ impl Connection {
                     Ok(deferral) => self.deferrals[1] = deferral,
                     Err(refusal) => return Answer::Reply(refusal.reply),
                 }
-                Answer::Continue
+                self.milters_on_helo(&helo).await
             }
             Question::Mail(mail) => self.mail(mail).await,
+            Question::Auth(_) | Question::Vrfy(_) | Question::Etrn(_)
+                if self.guard.other().is_some() =>
+            {
+                self.guard.other().map_or(Answer::Continue, Answer::Reply)
+            }
+            Question::Unknown(command) => self.unknown(&command).await,
             Question::Auth(auth) => self.authenticate(auth).await,
             Question::AuthResponse(response) => self.continue_authentication(response).await,
             Question::AuthAborted => {
@@ -240,7 +233,9 @@ impl Connection {
             Question::Rcpt(rcpt) => self.recipient(rcpt).await,
             Question::Data => match self.transaction.take() {
                 Some(mut transaction) => {
-                    let done = transaction.data(&self.client()).await;
+                    let mut guard = std::mem::take(&mut self.guard);
+                    let done = transaction.data(&self.client(), &mut guard).await;
+                    self.guard = guard;
                     self.transaction = Some(transaction);
                     answer(done)
                 }
@@ -249,6 +244,7 @@ impl Connection {
             Question::EndOfData { .. } => self.end_of_data().await,
             Question::Abort => {
                 self.transaction = None;
+                self.guard.abort().await;
                 Answer::Continue
             }
             Question::Vrfy(address) => self.verify(&address).await,
@@ -282,7 +278,7 @@ impl Connection {
         match self.decide_early(Stage::Client, &self.client()).await {
             Ok(deferral) => {
                 self.deferrals = [deferral, None];
-                Answer::Continue
+                self.milters_on_connect().await
             }
             Err(refusal) => Answer::Reply(refusal.reply),
         }
@@ -290,7 +286,11 @@ impl Connection {
 
     /// XCLIENT: what belonged to the client before is forgotten.
     async fn become_another(&mut self, login: Option<String>) {
+        self.guard.quit().await;
+        let hostname = &self.smtpd.incoming.myhostname;
         let peer = self.session.peer();
+        let milters = self.smtpd.milters.as_ref();
+        self.guard = Guard::new(milters, hostname, peer.address, self.guard.local()).await;
         let xclient = self.smtpd.incoming.xclient_hosts.has(peer).await;
         let settings = self.smtpd.settings_for(peer.address).await;
         self.session
@@ -305,29 +305,27 @@ impl Connection {
 
     async fn mail(&mut self, mail: smtp::server::MailFrom) -> Answer {
         let smtpd = Arc::clone(&self.smtpd);
-        let sender = mail.address.clone();
         let [at_connect, at_helo] = self.deferrals.clone();
         let effects = Effects {
             defer_if_permit: at_connect.or(at_helo),
             ..Effects::default()
         };
         let forwarded = self.session.forwarded().cloned();
+        let mut guard = std::mem::take(&mut self.guard);
         let client = self.client();
-        let begun = Transaction::begin(smtpd, &client, mail, effects, &self.shared.spool).await;
+        let spool = &self.shared.spool;
+        let begun = Transaction::begin(smtpd, &client, mail, effects, spool, &mut guard).await;
+        if begun.is_err() {
+            guard.abort().await;
+        }
+        self.guard = guard;
         match begun {
             Ok(mut transaction) => {
                 transaction.forwarded = forwarded;
                 self.transaction = Some(transaction);
                 Answer::Continue
             }
-            Err(refusal) => {
-                let place = Place {
-                    sender: Some(&sender),
-                    ..self.place()
-                };
-                place.log_reject(&client, &refusal);
-                Answer::Reply(refusal.reply)
-            }
+            Err(refusal) => Answer::Reply(refusal.reply),
         }
     }
 
@@ -338,32 +336,57 @@ impl Connection {
         }
     }
 
-    fn refused(&self, refusal: &Refusal) -> Answer {
-        self.place().log_reject(&self.client(), refusal);
-        Answer::Reply(refusal.reply.clone())
+    /// `smtpd_client_connection_count_limit`, `smtpd_client_connection_rate_limit`.
+    async fn one_too_many(&self) -> Option<Reply> {
+        let limits = &self.smtpd.incoming.limits;
+        let hostname = &self.smtpd.incoming.myhostname;
+        self.visit
+            .refused(limits, self.session.peer(), hostname)
+            .await
     }
 
-    /// `smtpd_client_connection_count_limit`.
-    async fn count_connection(&self) -> Result<(), Refusal> {
-        let peer = self.session.peer();
-        let incoming = &self.smtpd.incoming;
-        if self.connections > incoming.connection_limit
-            && !incoming
-                .connection_limit_exceptions
-                .matches(peer.address)
-                .await
-                .unwrap_or(false)
-        {
-            let name = peer.name_and_address();
-            tracing::warn!(
-                prog = "smtpd",
-                "Connection concurrency limit exceeded: {} from {name} for service {}",
-                self.connections,
-                self.smtpd.service.name
-            );
-            return Err(policy::reply::too_many_connections(&name).into());
+    async fn count(&self, command: Counted) -> Answer {
+        let limits = &self.smtpd.incoming.limits;
+        let refused = self.visit.command(command, limits, self.session.peer());
+        refused.await.map_or(Answer::Continue, Answer::Reply)
+    }
+
+    /// The milters hear of the client.
+    async fn milters_on_connect(&mut self) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let answer = guard.connect(&self.client()).await;
+        self.guard = guard;
+        answer.unwrap_or(Answer::Continue)
+    }
+
+    async fn milters_on_helo(&mut self, helo: &Helo) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let client = Client {
+            helo: &helo.name,
+            ..self.client()
+        };
+        let answer = guard.helo(&client, helo.extended).await;
+        self.guard = guard;
+        answer.unwrap_or(Answer::Continue)
+    }
+
+    /// A command that nobody knows: milters may have another reply.
+    async fn unknown(&mut self, command: &str) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let id = self.transaction.as_ref().and_then(Transaction::id);
+        let id = id.map(|id| id.to_string());
+        let standing = Standing {
+            id: id.as_deref(),
+            sender: self.transaction.as_ref().map(|open| &*open.mail.address),
+            ..Standing::default()
+        };
+        let refusal = guard.unknown(&self.client(), command, standing).await;
+        self.guard = guard;
+        match refusal {
+            Some(reply) if reply.code == 421 => Answer::Disconnect(reply),
+            Some(reply) => Answer::Reply(reply),
+            None => Answer::Continue,
         }
-        Ok(())
     }
 
     /// The service's settings as they are now; a service that is gone keeps those it had.
@@ -456,9 +479,11 @@ impl Connection {
         let Some(mut transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_MAIL);
         };
+        let mut guard = std::mem::take(&mut self.guard);
         let decided = transaction
-            .recipient(&self.client(), rcpt, &self.shared.spool)
+            .recipient(&self.client(), rcpt, &self.shared.spool, &mut guard)
             .await;
+        self.guard = guard;
         self.transaction = Some(transaction);
         answer(decided)
     }
@@ -467,7 +492,13 @@ impl Connection {
         let Some(transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_RCPT);
         };
-        match transaction.end(&self.client(), &self.shared.spool).await {
+        let mut guard = std::mem::take(&mut self.guard);
+        let ended = transaction
+            .end(&self.client(), &self.shared.spool, &mut guard)
+            .await;
+        guard.abort().await;
+        self.guard = guard;
+        match ended {
             Ok(Ending::Queued(message)) => {
                 let id = message.id.to_string();
                 self.shared.scheduler.accept(*message);

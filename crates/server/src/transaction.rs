@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use filter::checks::Step;
+use filter::{Change, Checker, Context, Findings};
 use mail::fold::fold;
 use policy::{Admission, Effects, Facts, Policy, Refusal, Stage};
 use queue::{
@@ -18,6 +20,7 @@ use smtp::server::{Forwarded, MailFrom, Peer, RcptTo};
 use crate::audit::Place;
 use crate::generation::{Incoming as Settings, Smtpd};
 use crate::headers::{HeaderPass, Missing};
+use crate::milter::{Guard, Standing};
 use crate::sasl::Login;
 use crate::tls::Established;
 use crate::told::{self, Told};
@@ -102,7 +105,19 @@ pub(crate) struct Transaction {
     /// Bytes of the message so far, as they came: with CR LF.
     received_size: u64,
     header: Option<HeaderPass>,
+    told_message_id: bool,
+    /// Looks for the patterns of header_checks(5).
+    checker: Option<Checker>,
+    /// What the log is to say of the content.
+    content_log: Vec<String>,
+    /// Headers in front of our own `Received:`.
+    prepended: usize,
+    /// What milters want changed of the envelope.
+    changes: Vec<Change>,
 }
+
+/// So many lines about the content wait until the restrictions of the end of the message have been heard.
+const MOST_LINES: usize = 100;
 
 /// A recipient that RCPT accepted.
 struct Accepted {
@@ -126,6 +141,7 @@ impl Transaction {
         mail: MailFrom,
         mut effects: Effects,
         spool: &Spool,
+        guard: &mut Guard,
     ) -> Result<Transaction, Refusal> {
         let mut walk = Walk::new(Instant::now());
         let told = Told {
@@ -146,9 +162,16 @@ impl Transaction {
             ..Place::default()
         };
         place.log_events(client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            place.log_reject(client, refusal);
+        }
         decided?;
+        let router = (smtpd.policy.router(), &mut walk);
+        guard.mail(client, &mail, router, &mut effects).await?;
         if let Err(error) = spool.check_room(mail.size.unwrap_or(0)) {
-            return Err(storage_refusal(&error));
+            let refusal = storage_refusal(&error);
+            place.log_reject(client, &refusal);
+            return Err(refusal);
         }
         Ok(Transaction {
             smtpd,
@@ -161,6 +184,11 @@ impl Transaction {
             instance: told::new_instance(),
             received_size: 0,
             header: None,
+            told_message_id: false,
+            checker: None,
+            content_log: Vec::new(),
+            prepended: 0,
+            changes: Vec::new(),
         })
     }
 
@@ -183,6 +211,7 @@ impl Transaction {
         client: &Client<'_>,
         rcpt: RcptTo,
         spool: &Spool,
+        guard: &mut Guard,
     ) -> Result<(), Refusal> {
         let told = self.told();
         let facts = Facts {
@@ -199,6 +228,16 @@ impl Transaction {
             .recipient(&mut self.walk, facts, &mut self.effects)
             .await;
         self.log(client, "RCPT", Some(&rcpt.address), decided.as_ref().err());
+        let id = self.id().map(|id| id.to_string());
+        let standing = Standing {
+            id: id.as_deref(),
+            sender: Some(&self.mail.address),
+            ..Standing::default()
+        };
+        let refused = decided.as_ref().err().map(|refusal| &refusal.reply);
+        let router = (smtpd.policy.router(), &mut self.walk);
+        let asked = guard.rcpt(client, &rcpt, refused, standing, router, &mut self.effects);
+        asked.await?;
         let admission = decided?;
         if self.spooling.is_none() {
             let spooling = spool.incoming().map_err(|error| storage_refusal(&error))?;
@@ -269,7 +308,7 @@ impl Transaction {
     }
 
     /// DATA: the restrictions, then the header that says how the message came here.
-    pub async fn data(&mut self, client: &Client<'_>) -> Result<(), Refusal> {
+    pub async fn data(&mut self, client: &Client<'_>, guard: &mut Guard) -> Result<(), Refusal> {
         let only = self.only_recipient();
         let told = self.told();
         let facts = Facts {
@@ -286,9 +325,24 @@ impl Transaction {
             .await;
         self.log(client, "DATA", only.as_deref(), decided.as_ref().err());
         decided?;
+        let id = self.id().map(|id| id.to_string());
+        let first = self.accepted.first();
+        let standing = Standing {
+            id: id.as_deref(),
+            sender: Some(&self.mail.address),
+            recipient: first.map(|first| &*first.rcpt.address),
+            ..Standing::default()
+        };
+        guard.data(client, standing, &mut self.effects).await?;
         let received = self.received(client);
         let missing = self.missing_headers(client);
         self.header = Some(HeaderPass::new(&self.settings().drop_headers, missing));
+        // A message that is thrown away anyway is not looked into.
+        if self.effects.discard.is_none() {
+            let lists = smtpd.checks.as_ref();
+            self.checker = lists.map(|lists| Checker::new(Arc::clone(lists)));
+        }
+        self.prepended = self.effects.prepend.len();
         let mut start = String::new();
         for header in self.effects.prepend.drain(..) {
             start.push_str(&header);
@@ -299,14 +353,90 @@ impl Transaction {
     }
 
     /// A piece of the message.
-    pub async fn content(&mut self, piece: Bytes) -> Result<(), Refusal> {
+    pub async fn content(&mut self, piece: Bytes, client: &Client<'_>) -> Result<(), Refusal> {
         let lines = piece.iter().filter(|byte| **byte == b'\n').count();
         self.received_size += (piece.len() + lines) as u64;
+        match self.checker.take() {
+            None => self.checked(piece).await,
+            Some(checker) => Box::pin(self.check(checker, Some(piece), client)).await,
+        }
+    }
+
+    /// Header and body checks. `None`: the end of the message.
+    async fn check(
+        &mut self,
+        mut checker: Checker,
+        piece: Option<Bytes>,
+        client: &Client<'_>,
+    ) -> Result<(), Refusal> {
+        let id = self.id().map(|id| id.to_string());
+        let name = client.peer.name_and_address();
+        let recipient = self.last_recipient();
+        let sender = self.mail.address.clone();
+        let context = Context {
+            id: id.as_deref().unwrap_or("NOQUEUE"),
+            client: &name,
+            sender: &sender,
+            recipient: recipient.as_deref(),
+            protocol: client.protocol,
+            helo: client.helo,
+        };
+        let steps = match piece {
+            Some(piece) => checker.feed(&piece, &context).await,
+            None => checker.finish(&context).await,
+        };
+        for Step { text, log } in steps {
+            let of_message_id = text
+                .get(..11)
+                .is_some_and(|start| start.eq_ignore_ascii_case(b"message-id:"));
+            self.checked(text).await?;
+            self.content_log.extend(log);
+            // A message that is not to be has no more said of it, unless this very header was the reason.
+            self.told_message_id |= checker.is_final() && !of_message_id;
+        }
+        self.checker = Some(checker);
+        if self.content_log.len() > MOST_LINES {
+            self.log_content();
+        }
+        Ok(())
+    }
+
+    /// Logs what there is to say of the content: behind what restrictions said of the end of the message, as far as that can wait.
+    fn log_content(&mut self) {
+        for line in self.content_log.drain(..) {
+            tracing::info!(prog = "cleanup", "{line}");
+        }
+    }
+
+    /// The recipient that the log names with the content: the last one.
+    fn last_recipient(&self) -> Option<String> {
+        let last = self.accepted.last();
+        last.map(|last| last.rcpt.address.clone())
+    }
+
+    async fn checked(&mut self, piece: Bytes) -> Result<(), Refusal> {
         let piece = match &mut self.header {
             Some(header) => header.feed(piece),
             None => piece,
         };
+        self.log_message_id();
         self.append(&piece).await
+    }
+
+    /// Once the header is complete, as whoever follows a message through the log expects it before
+    /// anything that is said of its content.
+    fn log_message_id(&mut self) {
+        if self.told_message_id || self.effects.discard.is_some() {
+            return;
+        }
+        if let (Some(header), Some(id)) = (&self.header, self.id())
+            && (header.is_complete() || header.message_id.is_some())
+        {
+            let message_id = header.message_id.as_deref().unwrap_or("<>");
+            self.content_log
+                .push(format!("{id}: message-id={message_id}"));
+            self.told_message_id = true;
+        }
     }
 
     async fn append(&mut self, piece: &Bytes) -> Result<(), Refusal> {
@@ -323,8 +453,17 @@ impl Transaction {
     }
 
     /// The end of the message: into the queue, or not at all.
-    pub async fn end(mut self, client: &Client<'_>, spool: &Spool) -> Result<Ending, Refusal> {
+    pub async fn end(
+        mut self,
+        client: &Client<'_>,
+        spool: &Spool,
+        guard: &mut Guard,
+    ) -> Result<Ending, Refusal> {
+        if let Some(checker) = self.checker.take() {
+            Box::pin(self.check(checker, None, client)).await?;
+        }
         if let Some(rest) = self.header.as_mut().map(HeaderPass::finish) {
+            self.log_message_id();
             self.append(&rest).await?;
         }
         let only = self.only_recipient();
@@ -336,12 +475,18 @@ impl Transaction {
             only.as_deref(),
             decided.as_ref().err(),
         );
-        let id = self.id();
-        if let (Some(id), Some(header), false) = (id, &self.header, discarded) {
-            let message_id = header.message_id.as_deref().unwrap_or("<>");
-            tracing::info!(prog = "cleanup", "{id}: message-id={message_id}");
+        match discarded {
+            true => self.content_log.clear(),
+            false => self.log_content(),
         }
         decided?;
+        if let Some(checker) = self.checker.take() {
+            self.take_findings(checker.into_findings())?;
+        }
+        if guard.looks_into_messages() && self.effects.discard.is_none() {
+            Box::pin(self.ask_milters(client, guard)).await?;
+        }
+        let id = self.id();
         let ended = self.store(client, spool).await;
         if let Err(refusal) = &ended {
             let place = Place {
@@ -402,6 +547,60 @@ impl Transaction {
             .map_err(|error| storage_refusal(&error))
     }
 
+    /// What header_checks(5) and its relatives want beside a changed text.
+    fn take_findings(&mut self, findings: Findings) -> Result<(), Refusal> {
+        if findings.failed {
+            return Err(policy::reply::queue_file_write_error().into());
+        }
+        if let Some((status, text)) = findings.reject {
+            return Err(policy::reply::content_rejected(status, &text).into());
+        }
+        let effects = &mut self.effects;
+        effects.hold = effects.hold.take().or(findings.hold);
+        effects.discard = effects.discard.take().or(findings.discard);
+        effects.filter = findings.filter.or(effects.filter.take());
+        effects.redirect = findings.redirect.or(effects.redirect.take());
+        effects.bcc.extend(findings.bcc);
+        Ok(())
+    }
+
+    /// Shows the message to the milters, and takes it back as they want it.
+    async fn ask_milters(&mut self, client: &Client<'_>, guard: &mut Guard) -> Result<(), Refusal> {
+        let Some(message) = self.spooling.take() else {
+            return Ok(());
+        };
+        // Where it is to be thrown away, this still has its id.
+        let empty = message.successor();
+        let id = message.id().to_string();
+        let recipient = self.last_recipient();
+        let standing = Standing {
+            id: Some(&id),
+            sender: Some(&self.mail.address),
+            recipient: recipient.as_deref(),
+            held: self.effects.hold.is_some(),
+        };
+        let shown = guard
+            .message(client, message, self.prepended, standing)
+            .await;
+        let shown = shown.map_err(|problem| {
+            tracing::warn!(prog = "cleanup", "{id}: {problem}");
+            policy::reply::queue_file_write_error()
+        })?;
+        if let Some(refusal) = shown.refusal {
+            return Err(refusal.into());
+        }
+        self.take_findings(shown.findings)?;
+        if shown.hold {
+            self.effects.hold.get_or_insert_default();
+        }
+        if shown.discard {
+            self.effects.discard.get_or_insert_default();
+        }
+        self.changes = shown.changes;
+        self.spooling = Some(shown.message.unwrap_or(empty));
+        Ok(())
+    }
+
     async fn envelope(&mut self, client: &Client<'_>) -> Result<Envelope, ExpandError> {
         let smtpd = Arc::clone(&self.smtpd);
         let router = smtpd.policy.router();
@@ -414,6 +613,10 @@ impl Transaction {
         }
         let recipients = self.recipients(&sender).await?;
         let mut envelope = Envelope::new(&sender, recipients, SystemTime::now());
+        let changes = std::mem::take(&mut self.changes);
+        if !changes.is_empty() {
+            Box::pin(self.change_envelope(&mut envelope, changes)).await?;
+        }
         envelope.smtputf8 = self.mail.smtputf8;
         envelope.eight_bit = self.mail.eight_bit;
         envelope.envid.clone_from(&self.mail.envid);
@@ -506,6 +709,62 @@ impl Transaction {
             Some(_) => None,
             None => self.effects.filter.clone().or(of_service),
         }
+    }
+
+    /// What milters want of sender and recipients.
+    async fn change_envelope(
+        &mut self,
+        envelope: &mut Envelope,
+        changes: Vec<Change>,
+    ) -> Result<(), ExpandError> {
+        let smtpd = Arc::clone(&self.smtpd);
+        let router = smtpd.policy.router();
+        for change in changes {
+            match change {
+                Change::DeleteRecipient { address } => {
+                    let address = internal(&address);
+                    let originals = smtpd.incoming.enable_original_recipient;
+                    envelope.recipients.retain(|recipient| match originals {
+                        true => recipient.original != address,
+                        false => recipient.address != address,
+                    });
+                }
+                Change::AddRecipient {
+                    address,
+                    parameters,
+                } => {
+                    let address = router.rewrite(&internal(&address));
+                    let tree = router.recipients_of(&mut self.walk, &address).await?;
+                    for leaf in tree.leaf_addresses() {
+                        let mut recipient = Recipient::new(leaf, &address);
+                        apply_parameters(&mut recipient, &parameters);
+                        let known = envelope.recipients.iter();
+                        let twice = |known: &Recipient| known.address == recipient.address;
+                        if !known.into_iter().any(twice) {
+                            envelope.recipients.push(recipient);
+                        }
+                    }
+                }
+                Change::Sender {
+                    address,
+                    parameters,
+                } => {
+                    let address = internal(&address);
+                    envelope.sender = match address.is_empty() {
+                        true => address,
+                        false => {
+                            let address = router.rewrite(&address);
+                            match smtpd.incoming.map_addresses {
+                                true => router.canonical_sender(&mut self.walk, &address).await?,
+                                false => address,
+                            }
+                        }
+                    };
+                    apply_sender_parameters(envelope, &parameters);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn add_copy(&mut self, list: &mut RecipientList, copy: &str) -> Result<(), ExpandError> {
@@ -627,6 +886,59 @@ impl Transaction {
 /// The AUTH parameter of MAIL, for policy services.
 fn sasl_sender(mail: &MailFrom) -> String {
     mail.auth.clone().unwrap_or_default()
+}
+
+/// An address as milters write it, without brackets and quotes.
+fn internal(address: &str) -> String {
+    let address = address.trim();
+    let inside = address
+        .strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix('>'));
+    mail::address::unquote_local(inside.unwrap_or(address))
+}
+
+/// `NOTIFY=` and `ORCPT=` of a recipient that a milter adds.
+fn apply_parameters(recipient: &mut Recipient, parameters: &str) {
+    for word in parameters.split_ascii_whitespace() {
+        match word.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("NOTIFY") => {
+                if let Some(notify) = queue::Notify::parse(value) {
+                    recipient.notify = notify;
+                }
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("ORCPT") => {
+                recipient.orcpt = Some(value.to_owned());
+            }
+            _ => tracing::warn!(
+                prog = "cleanup",
+                "milter: ignoring unsupported ESMTP parameter \"{}\"",
+                printable(word)
+            ),
+        }
+    }
+}
+
+/// `RET=` and `ENVID=` of a sender that a milter sets.
+fn apply_sender_parameters(envelope: &mut Envelope, parameters: &str) {
+    for word in parameters.split_ascii_whitespace() {
+        match word.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("RET") => {
+                envelope.ret = queue::Ret::parse(value).or(envelope.ret);
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("ENVID") => {
+                envelope.envid = Some(value.to_owned());
+            }
+            Some((name, _))
+                if ["SIZE", "BODY"]
+                    .iter()
+                    .any(|known| name.eq_ignore_ascii_case(known)) => {}
+            _ => tracing::warn!(
+                prog = "cleanup",
+                "milter: ignoring unsupported ESMTP parameter \"{}\"",
+                printable(word)
+            ),
+        }
+    }
 }
 
 fn recipient(address: &str, rcpt: &RcptTo, leaf: Option<&Leaf>) -> Recipient {

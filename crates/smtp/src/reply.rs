@@ -153,6 +153,10 @@ const fn fixed_plain(code: u16, text: &'static str) -> Reply {
     }
 }
 
+/// A milter wants the connection closed.
+pub const MILTER_SHUTDOWN: Reply = fixed(421, 4, 7, 0, "Server closing connection");
+/// A milter's answer cannot be passed on.
+pub const MILTER_UNAVAILABLE: Reply = fixed(451, 4, 7, 1, "Service unavailable - try again later");
 /// RSET, NOOP, and the end of a message whose receiver gave no text of his own.
 pub const OK: Reply = fixed(250, 2, 0, 0, "Ok");
 /// MAIL.
@@ -321,6 +325,22 @@ pub fn shutting_down(hostname: &str) -> Reply {
         EnhancedCode::new(4, 3, 2),
         format!("{hostname} Service shutting down"),
     )
+}
+
+/// A milter refuses the client when it connects.
+pub fn milter_refuses_client(hostname: &str) -> Reply {
+    Reply::plain(554, format!("{hostname} ESMTP not accepting connections"))
+}
+
+/// EHLO of a client that a milter refuses.
+pub fn bare_ehlo(hostname: &str) -> Reply {
+    Reply::plain(250, format!("{hostname}\nENHANCEDSTATUSCODES"))
+}
+
+/// A milter wants the connection closed when the client connects.
+pub fn milter_closes(hostname: &str) -> Reply {
+    let text = format!("{hostname} Service unavailable - try again later");
+    Reply::plain(421, text)
 }
 
 /// A MAIL or RCPT parameter that we do not have.

@@ -331,6 +331,8 @@ impl Tables {
                 let value = simple::parse_static(full, name)?;
                 self.content(full, value, how).map(Engine::Static)
             }
+            // A process's own memory, empty at first; nothing here writes into it.
+            "internal" => Ok(Engine::Inline(HashMap::new())),
             "fail" => Ok(Engine::Fail),
             "environ" => Ok(Engine::Environment),
             "unix" => Ok(Engine::Accounts(Accounts::open(full, name)?)),

@@ -11,6 +11,7 @@ pub static TYPES: &[&str] = &[
     "fail",
     "hash",
     "inline",
+    "internal",
     "lmdb",
     "memcache",
     "mysql",

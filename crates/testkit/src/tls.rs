@@ -107,7 +107,7 @@ pub struct Dialogue {
     /// The host name to ask for.
     pub server_name: Option<String>,
     /// Each is sent with CR LF and answered by one reply; `@TLS` stands for the handshake, whose
-    /// answer is `(encrypted)`, or `(failed)` and the end.
+    /// answer is `(encrypted)`, or `(failed)` and the end; `@WAIT` sends nothing and waits for a reply.
     pub lines: Vec<String>,
 }
 
@@ -185,6 +185,9 @@ class Talk:
                     except OSError:
                         self.replies.append("(failed)")
                         return
+                if line == "@WAIT":
+                    self.replies.append(self.reply())
+                    continue
                 self.stream.sendall(line.encode() + b"\r\n")
                 self.replies.append(self.reply())
         except OSError:

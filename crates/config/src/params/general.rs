@@ -82,10 +82,10 @@ rows! {
     honoured Text "mail_owner" = "postfix", "User that owns the queue.";
     accepted Text "mail_release_date" = "20240304", "Date of the release that is followed.";
     accepted Text "mail_version" = "3.7.11", "Release whose behaviour is followed.";
-    honoured Text "maillog_file" = "", "Log file; empty: standard error.";
-    accepted Text "maillog_file_compressor" = "gzip", "";
+    honoured Text "maillog_file" = "", "Log file; empty: the system log.";
+    honoured Text "maillog_file_compressor" = "gzip", "What postfix logrotate packs the old log with.";
     honoured Text "maillog_file_prefixes" = "/var, /dev/stdout", "Where maillog_file may be.";
-    accepted Text "maillog_file_rotate_suffix" = "%Y%m%d-%H%M%S", "";
+    honoured Text "maillog_file_rotate_suffix" = "%Y%m%d-%H%M%S", "What postfix logrotate appends, as strftime(3) has it.";
     accepted Text "mailq_path" = "/usr/bin/mailq", "";
     accepted Text "manpage_directory" = "/usr/share/man", "";
     accepted Text "maps_rbl_domains" = "", "";
@@ -171,7 +171,7 @@ rows! {
     honoured Bool "strict_smtputf8" = "no", "SMTPUTF8 addresses only where the sender asked for it.";
     accepted Bool "sun_mailtool_compatibility" = "no", "";
     honoured Bool "swap_bangpath" = "yes", "Rewrite site!user to user@site.";
-    accepted Text "syslog_facility" = "mail", "Facility of the system log.";
+    honoured Text "syslog_facility" = "mail", "Facility of the system log.";
     honoured Text "syslog_name" = "${multi_instance_name?{$multi_instance_name}:{postfix}}", "Name before the program's name in log lines.";
     accepted Int "tcp_windowsize" = "0", "";
     accepted Text "tlsmgr_service_name" = "tlsmgr", "";

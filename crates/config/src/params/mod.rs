@@ -4,7 +4,9 @@
 //! Postroom follows (`smtpd_forbid_bare_newline = normalize`) and our own `postroom_…`.
 //! Defaults are unexpanded text; a number without a unit in a time counts in the unit of the default.
 
+mod effect;
 mod general;
+mod later;
 mod lmtp;
 mod postroom;
 mod postscreen;
@@ -12,6 +14,9 @@ mod queue;
 mod smtp;
 mod smtpd;
 mod verify;
+
+pub use effect::{Effect, effect, service_effect};
+pub use later::ADDED;
 
 use std::sync::LazyLock;
 
@@ -62,6 +67,7 @@ use rows;
 pub static PARAMS: LazyLock<Vec<Param>> = LazyLock::new(|| {
     let mut all: Vec<Param> = [
         general::ROWS,
+        later::ROWS,
         lmtp::ROWS,
         postroom::ROWS,
         postscreen::ROWS,

@@ -217,6 +217,9 @@ impl<'a> Delivery<'a> {
             Err(error) => {
                 let why = crate::mailbox::failure::reason(&error);
                 let text = format!("connect to {}: {why}", self.client.address(peer));
+                if let Peer::Tcp { .. } = peer {
+                    tracing::info!(prog = self.client.prog, "{text}");
+                }
                 self.trouble(&Trouble::new(EnhancedCode::new(4, 4, 1), text));
             }
         }

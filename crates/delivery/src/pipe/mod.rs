@@ -225,7 +225,7 @@ impl Pipe {
 }
 
 /// The environment of commands: what `export_environment` names, and a plain PATH.
-fn environment(config: &Config) -> Result<Vec<(String, String)>, ConfigError> {
+pub fn environment(config: &Config) -> Result<Vec<(String, String)>, ConfigError> {
     let mut environment = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
     for word in config.list("export_environment")? {
         let word = word.trim_start_matches('{').trim_end_matches('}').trim();

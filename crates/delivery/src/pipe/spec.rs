@@ -131,7 +131,7 @@ fn parse_flags(text: &str) -> Result<Flags, String> {
 }
 
 /// `user` or `user:group`; `user:` means the user's own group.
-fn identity(value: &str, mail_owner: &str) -> Result<Identity, String> {
+pub fn identity(value: &str, mail_owner: &str) -> Result<Identity, String> {
     let (name, group) = value.split_once(':').unwrap_or((value, ""));
     let lookup = |error: nix::errno::Errno| format!("user={value}: {}", error.desc());
     let user = User::from_name(name).map_err(lookup)?;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ::dns::{Kind, Record, Trouble};
-use config::expand::{self, SyntaxError};
+use config::expand::{self, SyntaxError, Wanted};
 use smtp::Reply;
 
 use super::{List, Listed, address, domain_of};
@@ -106,7 +106,7 @@ impl Policy {
         };
         let template = template.as_deref().unwrap_or(&self.by_dns.list_reply);
         let code = self.by_dns.list_code;
-        let mut lookup = |name: &str| -> Result<Option<String>, SyntaxError> {
+        let mut lookup = |name: &str, _: Wanted| -> Result<Option<String>, SyntaxError> {
             Ok(words.get(question, name, code))
         };
         match expand::expand(template, &mut lookup) {

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use config::effects;
 use config::master::ServiceKind;
+use config::params::Effect;
 use config::{Config, Environment};
 use directory::{Finding, Options, Place, Report, Severity};
 use policy::explain::{Explainer, Outcome};
@@ -14,8 +16,10 @@ use server::{Generation, own_addresses};
 use super::options::{self, EX_CONFIG, EX_USAGE};
 
 const USAGE: &str = "usage: postroom check [-c config_dir] [--json] [--all]
+       postroom check [-c config_dir] --settings
 Reads configuration and database and reports what is wrong or will surprise, each with place,
 consequence and remedy. It changes nothing. --all: every finding, not only the first 20 of a kind.
+--settings: what becomes of each setting and service, and nothing else.
 Exit status: 0 without errors (there may be warnings and notes), 1 with errors.
 ";
 
@@ -24,6 +28,7 @@ struct Request {
     config_dir: PathBuf,
     json: bool,
     all: bool,
+    settings: bool,
 }
 
 /// Runs the command with the arguments that follow its name.
@@ -39,6 +44,9 @@ pub fn run(args: &[OsString]) -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
+    if request.settings {
+        return settings(&request);
+    }
     // Lookups log what fails; the report says it with the remedy, so no log is set up here.
     match report(&request) {
         Ok(report) => {
@@ -60,6 +68,7 @@ fn parse(args: &[OsString]) -> Result<Option<Request>, String> {
         config_dir: options::default_config_dir(),
         json: false,
         all: false,
+        settings: false,
     };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -70,11 +79,53 @@ fn parse(args: &[OsString]) -> Result<Option<Request>, String> {
             }
             Some("--json") => request.json = true,
             Some("--all") => request.all = true,
+            Some("--settings") => request.settings = true,
             Some("-h" | "--help") => return Ok(None),
             _ => return Err(format!("unexpected argument {}", arg.display())),
         }
     }
     Ok(Some(request))
+}
+
+/// Every setting and service by what becomes of it.
+fn settings(request: &Request) -> ExitCode {
+    let environment = Environment::of_this_machine();
+    let dir = absolute(&request.config_dir);
+    let (config, mistakes) = Config::load_whole(&dir, &environment);
+    for mistake in &mistakes {
+        eprintln!("postroom: warning: {mistake}");
+    }
+    let mut all = effects::settings(&config);
+    all.extend(effects::services(&config));
+    let mut out = String::new();
+    for (title, rank) in [
+        ("not supported", 2),
+        ("without effect here, and harmless", 1),
+        ("honoured", 0),
+    ] {
+        let told: Vec<_> = all.iter().filter(|t| rank_of(t.effect) == rank).collect();
+        if told.is_empty() {
+            continue;
+        }
+        out.push_str(&format!("{title}\n"));
+        for told in told {
+            let origin = &told.origin;
+            out.push_str(&format!("  {}  {origin}\n", told.name));
+            if let Effect::Harmless(text) | Effect::Missing(text) = told.effect {
+                out.push_str(&format!("    {text}\n"));
+            }
+        }
+    }
+    print!("{out}");
+    ExitCode::SUCCESS
+}
+
+fn rank_of(effect: Effect) -> u8 {
+    match effect {
+        Effect::Honoured => 0,
+        Effect::Harmless(_) => 1,
+        Effect::Missing(_) => 2,
+    }
 }
 
 /// The report as JSON; docs/check.md has its shape.
@@ -92,15 +143,15 @@ fn json(report: &Report) -> serde_json::Value {
 fn report(request: &Request) -> Result<Report, String> {
     let environment = Environment::of_this_machine();
     let dir = absolute(&request.config_dir);
-    let config = match Config::load(&dir, &environment) {
-        Ok(config) => config,
-        Err(mistake) => {
-            // Without it there is nothing else to look at.
-            let mut report = Report::default();
-            report.add(unreadable(&mistake, &dir));
-            return Ok(report);
-        }
-    };
+    let mut report = Report::default();
+    let (config, mistakes) = Config::load_whole(&dir, &environment);
+    for mistake in &mistakes {
+        report.add(unreadable(mistake, &dir));
+    }
+    if mistakes.iter().any(whole_file) {
+        // Without it there is nothing else to look at.
+        return Ok(report);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -110,7 +161,12 @@ fn report(request: &Request) -> Result<Report, String> {
         true => Options { limit: usize::MAX },
         false => Options::default(),
     };
-    let mut report = runtime.block_on(directory::check(&config, own, options));
+    let found = runtime.block_on(directory::check(&config, own, options));
+    report.looked_at = found.looked_at;
+    found
+        .findings
+        .into_iter()
+        .for_each(|finding| report.add(finding));
     if report.may_look_up() {
         runtime.block_on(relays(&config, &environment, &mut report));
     }
@@ -122,6 +178,14 @@ fn report(request: &Request) -> Result<Report, String> {
 /// Findings name files from the root, wherever the command was started.
 fn absolute(dir: &Path) -> PathBuf {
     std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
+}
+
+/// The mistake is about a file, not about a line of it.
+fn whole_file(mistake: &config::ConfigError) -> bool {
+    mistake
+        .origin
+        .as_ref()
+        .is_none_or(|origin| origin.line == 0)
 }
 
 fn unreadable(mistake: &config::ConfigError, dir: &Path) -> Finding {
@@ -188,29 +252,23 @@ fn service_place(config: &Config, id: &str) -> Place {
 
 /// What `postroom serve` would refuse to start with, or warn of.
 fn at_start(config: &Config, environment: &Environment, report: &mut Report) {
-    if report
-        .findings
-        .iter()
-        .any(|known| known.code == "setting-wrong")
-    {
-        return;
-    }
     let main_cf = || Place::file(config.dir().join("main.cf"));
     match Generation::build(config.clone(), environment) {
         Err(problems) => {
             for problem in problems {
-                // `file:line: parameter = value: what is wrong; what to do`
-                let whole = problem.to_string();
-                let (text, remedy) = whole
-                    .rsplit_once("; ")
-                    .unwrap_or((&whole, "correct the setting; postconf(5) describes it"));
-                let finding =
-                    Finding::new(Severity::Error, "setting-wrong", main_cf(), text.to_owned());
-                report.add(
-                    finding
-                        .so("`postroom serve` refuses to start, or to take the change over")
-                        .remedy(remedy),
-                );
+                let finding = match problem.mistake() {
+                    Some(mistake) => directory::mistaken(config, mistake),
+                    None => Finding::new(
+                        Severity::Error,
+                        "setting-wrong",
+                        main_cf(),
+                        problem.to_string(),
+                    )
+                    .so("`postroom serve` refuses to start, or to take the change over"),
+                };
+                if !report.findings.contains(&finding) {
+                    report.add(finding);
+                }
             }
         }
         Ok(generation) => {

@@ -1,9 +1,9 @@
 //! What the servers in the foreground have in common: signals, the log, the limit of open files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use config::Config;
-use server::log::{Flusher, MailLog, Target};
+use server::log::{self, Flusher, MailLog, SYSLOG_SOCKET, Target};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -43,34 +43,87 @@ pub fn raise_file_limit() {
     }
 }
 
-/// The log, in which an event that names no program is `program`'s. It goes to `maillog_file`, or to standard error.
+/// The log, in which an event that names no program is `program`'s. It goes to `maillog_file`, else to the system log,
+/// else to standard error.
 pub fn start_log(config: &Config, program: &'static str) -> Result<Flusher, String> {
     let text = |name: &str| config.string(name).map_err(|error| error.to_string());
-    let file = text("maillog_file")?;
-    let target = match file.as_str() {
-        "" => Target::StandardError,
-        "/dev/stdout" | "/dev/stderr" => Target::StandardError,
-        path => {
-            let prefixes = config
-                .list("maillog_file_prefixes")
-                .map_err(|e| e.to_string())?;
-            if !prefixes
-                .iter()
-                .any(|prefix| path.starts_with(prefix.as_str()))
-            {
-                return Err(format!(
-                    "maillog_file = {path}: not below one of maillog_file_prefixes ({}); add its folder there",
-                    prefixes.join(", ")
-                ));
-            }
-            Target::File(PathBuf::from(path))
+    let target = log_target(config)?;
+    let (host, name) = (text("myhostname")?, text("syslog_name")?);
+    let started = match MailLog::start(target.clone(), &host, &name) {
+        Err(error) if matches!(target, Target::Syslog { .. }) => {
+            eprintln!(
+                "postroom: no system log at {SYSLOG_SOCKET} ({error}): the log goes to standard error; set maillog_file to have it elsewhere"
+            );
+            MailLog::start(Target::StandardError, &host, &name)
         }
+        started => started,
     };
-    let host = text("myhostname")?;
-    let (log, flusher) = MailLog::start(target, &host, &text("syslog_name")?).map_err(|error| {
+    let file = text("maillog_file")?;
+    let (log, flusher) = started.map_err(|error| {
         format!("maillog_file = {file}: {error}; create its folder, or unset it")
     })?;
     tracing::subscriber::set_global_default(log.of_program(program))
         .map_err(|error| error.to_string())?;
     Ok(flusher)
+}
+
+fn log_target(config: &Config) -> Result<Target, String> {
+    let text = |name: &str| config.string(name).map_err(|error| error.to_string());
+    let file = text("maillog_file")?;
+    match file.as_str() {
+        "" => {
+            let name = text("syslog_facility")?;
+            let facility = log::facility(&name).ok_or_else(|| {
+                let known = log::facility_names();
+                format!("syslog_facility = {name}: no such facility; use one of: {known}")
+            })?;
+            Ok(Target::Syslog {
+                socket: PathBuf::from(SYSLOG_SOCKET),
+                facility,
+            })
+        }
+        // Ours alone, so that no prefix has to be set for it.
+        "/dev/stderr" => Ok(Target::StandardError),
+        path => {
+            check_prefix(config, path)?;
+            match path {
+                "/dev/stdout" => Ok(Target::StandardOutput),
+                path => Ok(Target::File {
+                    path: PathBuf::from(path),
+                    mode: log_permissions(config)?,
+                }),
+            }
+        }
+    }
+}
+
+/// `maillog_file_prefixes`: whole components, so that `/var` is not `/variable`.
+fn check_prefix(config: &Config, path: &str) -> Result<(), String> {
+    let prefixes = config
+        .list("maillog_file_prefixes")
+        .map_err(|error| error.to_string())?;
+    match prefixes
+        .iter()
+        .any(|prefix| Path::new(path).starts_with(prefix))
+    {
+        true => Ok(()),
+        false => Err(format!(
+            "maillog_file = {path}: not below one of maillog_file_prefixes ({}); add its folder there",
+            prefixes.join(", ")
+        )),
+    }
+}
+
+fn log_permissions(config: &Config) -> Result<u32, String> {
+    let text = config
+        .string("maillog_file_permissions")
+        .map_err(|error| error.to_string())?;
+    match text.as_str() {
+        "0600" | "600" => Ok(0o600),
+        "0640" | "640" => Ok(0o640),
+        "0644" | "644" => Ok(0o644),
+        other => Err(format!(
+            "maillog_file_permissions = {other}: not possible; use 0600, 0640 or 0644"
+        )),
+    }
 }

@@ -84,7 +84,11 @@ fn parse(args: &[OsString]) -> Result<Option<Options>, String> {
 /// Whether every letter went where it should.
 fn start(options: &Options) -> Result<bool, String> {
     let folder = Folder::prepare(options.dir.as_deref())?;
-    let (log, flusher) = MailLog::start(Target::File(folder.log()), folder::HOST, "postfix")
+    let target = Target::File {
+        path: folder.log(),
+        mode: 0o644,
+    };
+    let (log, flusher) = MailLog::start(target, folder::HOST, "postfix")
         .map_err(|error| format!("{}: {error}", folder.log().display()))?;
     tracing::subscriber::set_global_default(log).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -5,8 +5,10 @@ pub mod daemon;
 pub mod demo;
 pub mod explain;
 pub mod options;
+pub mod pid_file;
 pub mod postcat;
 pub mod postconf;
+pub mod postfix;
 pub mod postmap;
 pub mod postqueue;
 pub mod postsuper;
@@ -55,6 +57,11 @@ static COMMANDS: &[Command] = &[
         name: "postconf",
         about: "read and edit main.cf and master.cf, as postconf(1)",
         run: postconf::run,
+    },
+    Command {
+        name: "postfix",
+        about: "stop, reload, status, check, logrotate: the server, as postfix(1)",
+        run: postfix::run,
     },
     Command {
         name: "postmap",

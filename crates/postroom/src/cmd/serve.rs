@@ -8,6 +8,7 @@ use config::{Config, Environment};
 
 use super::daemon;
 use super::options::{self, EX_CONFIG, EX_USAGE};
+use super::pid_file::PidFile;
 
 const USAGE: &str = "usage: postroom serve [-c config_dir]
 Runs the mail server in the foreground. SIGTERM and SIGINT stop it in an orderly way, SIGHUP makes
@@ -51,8 +52,11 @@ fn usage_error(problem: &str) -> ExitCode {
 
 fn start(config_dir: &Path) -> Result<(), String> {
     let environment = Environment::of_this_machine();
-    let config = Config::load(config_dir, &environment).map_err(|error| error.to_string())?;
-    let flusher = daemon::start_log(&config, "smtpd")?;
+    // `serve` below lists all that is wrong; the log is set up with what can be read.
+    let (config, _) = Config::load_whole(config_dir, &environment);
+    let all = |problem| with_the_others(problem, config_dir, &environment);
+    let _running = PidFile::take(&config).map_err(all)?;
+    let flusher = daemon::start_log(&config, "smtpd").map_err(all)?;
     daemon::raise_file_limit();
     // The umask of Postfix's daemons: what is not asked for is nobody else's.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
@@ -70,6 +74,16 @@ fn start(config_dir: &Path) -> Result<(), String> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     flusher.flush();
     result
+}
+
+/// A log, or a place of its own, that cannot be had is told together with everything else that is wrong.
+fn with_the_others(problem: String, config_dir: &Path, environment: &Environment) -> String {
+    let mut all = vec![problem];
+    if let Err(others) = server::Generation::read(config_dir, environment) {
+        all.extend(others.iter().map(ToString::to_string));
+        all.dedup();
+    }
+    all.join("\n")
 }
 
 async fn serve(config_dir: PathBuf, environment: Environment) -> Result<(), String> {

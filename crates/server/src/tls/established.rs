@@ -73,6 +73,22 @@ impl Established {
         }
     }
 
+    /// `TLSv1.3`.
+    pub fn version(&self) -> &str {
+        self.cipher.split(' ').next().unwrap_or_default()
+    }
+
+    /// `TLS_AES_256_GCM_SHA384`.
+    pub fn cipher_name(&self) -> &str {
+        self.cipher.split(' ').nth(3).unwrap_or_default()
+    }
+
+    /// `256`.
+    pub fn cipher_bits(&self) -> &str {
+        let bits = self.cipher.split(['(', '/']).nth(1);
+        bits.unwrap_or_default()
+    }
+
     /// `Anonymous`, `Untrusted`, `Trusted`.
     pub fn trust(&self) -> &'static str {
         match &self.certificate {

@@ -3,7 +3,7 @@
 use super::input::Line;
 use super::session::{Pending, Session, refusal};
 use super::verb::Verb;
-use super::{Answer, Auth, Keyword, Question, Secret, TlsLevel};
+use super::{Answer, Auth, Counted, Keyword, Question, Secret, TlsLevel};
 use crate::reply;
 
 impl Session {
@@ -33,6 +33,11 @@ impl Session {
     }
 
     pub(super) fn auth(&mut self, rest: &str) {
+        self.count(Counted::Auth, rest);
+    }
+
+    /// AUTH that the client has not given too often.
+    pub(super) fn auth_counted(&mut self, rest: &str) {
         let mut words = rest.split([' ', '\t']).filter(|word| !word.is_empty());
         let (mechanism, initial, more) = (words.next(), words.next(), words.next());
         if !self.may_authenticate() {

@@ -2,11 +2,19 @@
 
 use super::param::{split, value};
 use super::session::{Pending, Session, Transaction, refusal};
-use super::{Answer, Keyword, MailFrom, Question};
+use super::{Answer, Counted, Keyword, MailFrom, Question};
 use crate::{Protocol, Reply, Ret, address, reply, xtext};
 
 impl Session {
     pub(super) fn mail(&mut self, raw: &str) {
+        match self.may_begin_mail(raw) {
+            Ok(()) => self.count(Counted::Mail, raw),
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    /// MAIL that the client may give: neither too early nor too often.
+    pub(super) fn mail_counted(&mut self, raw: &str) {
         match self.parse_mail(raw) {
             Ok(mail) => {
                 let pending = Pending::Mail {
@@ -31,7 +39,7 @@ impl Session {
         }
     }
 
-    fn parse_mail(&mut self, raw: &str) -> Result<MailFrom, Reply> {
+    fn may_begin_mail(&self, raw: &str) -> Result<(), Reply> {
         let lmtp = self.settings.protocol == Protocol::Lmtp;
         if self.helo.is_none() && (self.settings.helo_required || lmtp) {
             return Err(if lmtp {
@@ -43,6 +51,10 @@ impl Session {
         if self.transaction.is_some() {
             return Err(reply::NESTED_MAIL);
         }
+        split(raw, "FROM:").map(drop).ok_or(reply::MAIL_SYNTAX)
+    }
+
+    fn parse_mail(&mut self, raw: &str) -> Result<MailFrom, Reply> {
         let (given, words) = split(raw, "FROM:").ok_or(reply::MAIL_SYNTAX)?;
         let address = self.extract(given).ok_or(reply::BAD_SENDER)?;
         // Whether a domain is good depends on a parameter that comes behind it.

@@ -62,6 +62,8 @@ pub struct Peer {
     pub port: u16,
     /// The address that the connection comes from; XCLIENT does not change it.
     pub socket_address: IpAddr,
+    /// Whether the port is shown (`smtpd_client_port_logging`).
+    pub show_port: bool,
 }
 
 /// What is known of a client's name.
@@ -96,12 +98,18 @@ impl Peer {
             address,
             port,
             socket_address: address,
+            show_port: false,
         }
     }
 
-    /// `name[address]` as logs and reply texts show the client.
+    /// `name[address]` as logs and reply texts show the client; `name[address]:port` with [`Peer::show_port`].
     pub fn name_and_address(&self) -> String {
-        format!("{}[{}]", self.name, self.shown_address())
+        let (name, address) = (&self.name, self.shown_address());
+        match (self.show_port, self.port) {
+            (false, _) => format!("{name}[{address}]"),
+            (true, 0) => format!("{name}[{address}]:{}", Peer::UNKNOWN),
+            (true, port) => format!("{name}[{address}]:{port}"),
+        }
     }
 
     /// The address, or `unknown`.
@@ -182,6 +190,9 @@ pub enum Question {
     },
     /// HELO, EHLO or LHLO.
     Helo(Helo),
+    /// Whether the client has given this command too often; asked with `Settings::count_commands`, before its arguments
+    /// are looked at. Continue, or a refusal.
+    Count(Counted),
     /// MAIL, of good syntax and within `SIZE`. Continue: 250 2.1.0 Ok, and a transaction begins.
     Mail(MailFrom),
     /// RCPT, of good syntax. Continue: 250 2.1.5 Ok, and the recipient counts.
@@ -194,6 +205,8 @@ pub enum Question {
         /// Bytes given out as content.
         size: u64,
     },
+    /// A command that is none of ours, when `Settings::ask_unknown` is set: its first word. Continue: 500 5.5.2.
+    Unknown(String),
     /// VRFY with an address of good syntax. Continue: 252 2.0.0 and the address.
     Vrfy(String),
     /// ETRN with its argument as given. Continue: 250 2.0.0 Queuing started.
@@ -220,8 +233,23 @@ pub enum Answer {
     /// LMTP at the end of the message: one reply an accepted recipient, in order.
     /// In SMTP the first one counts.
     PerRecipient(Vec<Reply>),
+    /// To `Connect`: greet with this reply, whatever its code, and go on.
+    Greet(Reply),
     /// Give this reply (421 or 521) and close the connection.
     Disconnect(Reply),
+}
+
+/// The commands that `smtpd_client_…_rate_limit` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// MAIL in its place.
+    Mail,
+    /// RCPT within a transaction.
+    Rcpt,
+    /// AUTH, whatever becomes of it.
+    Auth,
+    /// STARTTLS. What counts is the TLS session; this asks whether there may be another one.
+    StartTls,
 }
 
 /// HELO, EHLO or LHLO.

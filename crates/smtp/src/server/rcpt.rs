@@ -2,11 +2,22 @@
 
 use super::param::{split, value};
 use super::session::{Pending, Session, refusal};
-use super::{Answer, Question, RcptTo};
+use super::{Answer, Counted, Question, RcptTo};
 use crate::{Notify, Reply, address, reply, xtext};
 
 impl Session {
     pub(super) fn rcpt(&mut self, raw: &str) {
+        if self.transaction.is_none() {
+            self.refuse(&reply::NEED_MAIL);
+        } else if split(raw, "TO:").is_none() {
+            self.refuse(&reply::RCPT_SYNTAX);
+        } else {
+            self.count(Counted::Rcpt, raw);
+        }
+    }
+
+    /// RCPT that the client may give: neither too early nor too often.
+    pub(super) fn rcpt_counted(&mut self, raw: &str) {
         match self.parse_rcpt(raw) {
             Err(refusal) => self.refuse(&refusal),
             Ok(_) if self.is_over_limit() => {}

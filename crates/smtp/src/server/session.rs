@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::content::Unstuffer;
 use super::input::{Input, Line};
 use super::verb::{Counters, Verb};
-use super::{Answer, CloseReason, Forwarded, Helo, Peer, Privileges, Question, Settings, Step};
+use super::{
+    Answer, CloseReason, Counted, Forwarded, Helo, Peer, Privileges, Question, Settings, Step,
+};
 use crate::address::Rules;
 use crate::{Protocol, Reply, reply};
 
@@ -83,10 +85,12 @@ pub(super) struct Incoming {
 pub(super) enum Pending {
     Connect,
     Helo(Helo),
+    Count(Counted, String),
     Mail { smtputf8: bool },
     Rcpt,
     Data,
     EndOfData,
+    Unknown,
     Vrfy(String),
     Etrn,
     Auth,
@@ -249,10 +253,12 @@ impl Session {
         match pending {
             Pending::Connect => self.connected(answer),
             Pending::Helo(helo) => self.helo_answered(helo, answer),
+            Pending::Count(command, rest) => self.counted(command, &rest, answer),
             Pending::Mail { smtputf8 } => self.mail_answered(smtputf8, answer),
             Pending::Rcpt => self.rcpt_answered(answer),
             Pending::Data => self.data_answered(answer),
             Pending::EndOfData => self.end_of_data_answered(answer),
+            Pending::Unknown => self.unknown_answered(answer),
             Pending::Vrfy(text) => self.vrfy_answered(&text, answer),
             Pending::Etrn => self.finish(answer, &reply::ETRN_STARTED),
             Pending::Auth => self.auth_answered(answer),
@@ -461,6 +467,29 @@ impl Session {
         reply.write_to(&mut self.output);
     }
 
+    /// Goes on with the command unless the client has given it too often.
+    pub(super) fn count(&mut self, command: Counted, rest: &str) {
+        match self.settings.count_commands {
+            true => self.ask(
+                Question::Count(command),
+                Pending::Count(command, rest.to_owned()),
+            ),
+            false => self.counted(command, rest, Answer::Continue),
+        }
+    }
+
+    fn counted(&mut self, command: Counted, rest: &str, answer: Answer) {
+        if let Err(refusal) = refusal(answer) {
+            return self.refuse(&refusal);
+        }
+        match command {
+            Counted::Mail => self.mail_counted(rest),
+            Counted::Rcpt => self.rcpt_counted(rest),
+            Counted::Auth => self.auth_counted(rest),
+            Counted::StartTls => self.starttls_counted(),
+        }
+    }
+
     pub(super) fn ask(&mut self, question: Question, pending: Pending) {
         self.question = Some(question);
         self.pending = Some(pending);
@@ -602,7 +631,7 @@ impl Session {
 pub(super) fn refusal(answer: Answer) -> Result<Option<Reply>, Reply> {
     let reply = match answer {
         Answer::Continue => return Ok(None),
-        Answer::Reply(reply) | Answer::Disconnect(reply) => reply,
+        Answer::Reply(reply) | Answer::Disconnect(reply) | Answer::Greet(reply) => reply,
         Answer::PerRecipient(replies) => match replies.into_iter().next() {
             Some(reply) => reply,
             None => return Err(reply::UNANSWERED),

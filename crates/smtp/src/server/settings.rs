@@ -15,6 +15,8 @@ pub struct Settings {
     pub banner: String,
     /// `message_size_limit` in bytes; 0: no limit.
     pub message_size_limit: u64,
+    /// Unknown commands are asked about.
+    pub ask_unknown: bool,
     /// `line_length_limit`: longer command lines are cut.
     pub line_length_limit: usize,
     /// `smtpd_recipient_limit`; 0: no limit.
@@ -81,6 +83,8 @@ pub struct Settings {
     pub sasl: bool,
     /// `broken_sasl_auth_clients`: `AUTH=` in the EHLO reply, too.
     pub broken_sasl_auth_clients: bool,
+    /// Some `smtpd_client_…_rate_limit` is set: [`super::Question::Count`] is asked.
+    pub count_commands: bool,
     /// `smtpd_sasl_response_limit`: bytes in one response of the client during AUTH.
     pub sasl_response_limit: usize,
 }
@@ -177,6 +181,7 @@ impl Default for Settings {
             hostname: "localhost".to_owned(),
             banner: "localhost ESMTP Postroom".to_owned(),
             message_size_limit: 10_240_000,
+            ask_unknown: false,
             line_length_limit: 2048,
             recipient_limit: 1000,
             recipient_overshoot_limit: 1000,
@@ -209,6 +214,7 @@ impl Default for Settings {
             tls_auth_only: false,
             sasl: false,
             broken_sasl_auth_clients: false,
+            count_commands: false,
             sasl_response_limit: 12288,
         }
     }

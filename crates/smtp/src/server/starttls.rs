@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use super::verb::Verb;
-use super::{CloseReason, Keyword, Step, TlsLevel};
+use super::{CloseReason, Counted, Keyword, Step, TlsLevel};
 use crate::{Reply, reply};
 
 impl Session {
@@ -20,9 +20,14 @@ impl Session {
         } else if !self.settings.tls_ready {
             self.refuse(&reply::TLS_UNAVAILABLE)
         } else {
-            self.say(&reply::READY_FOR_TLS);
-            self.tls_due = true;
+            self.count(Counted::StartTls, "");
         }
+    }
+
+    /// STARTTLS that the client has not given too often.
+    pub(super) fn starttls_counted(&mut self) {
+        self.say(&reply::READY_FOR_TLS);
+        self.tls_due = true;
     }
 
     /// Everything that came behind STARTTLS in the clear may be an attacker's: it is thrown away.

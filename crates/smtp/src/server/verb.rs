@@ -122,7 +122,7 @@ impl Counters {
             }
             out.push_str(&name.to_ascii_lowercase());
             out.push('=');
-            if good != given {
+            if good != given || given == 0 {
                 out.push_str(&format!("{good}/"));
             }
             out.push_str(&given.to_string());
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn summary_is_postfixs() {
         let mut counters = Counters::default();
-        assert_eq!(counters.summary(), "commands=0");
+        assert_eq!(counters.summary(), "commands=0/0");
         counters.given(Verb::Rcpt);
         counters.given(Verb::Rcpt);
         counters.good(Verb::Rcpt);

@@ -2,22 +2,50 @@
 //! `Nov 22 15:28:17 mail postfix/smtpd[4711]: connect from unknown[192.0.2.1]`.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Local};
+use tokio::task::futures::TaskLocalFuture;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Where lines go.
+mod output;
+
+use output::Output;
+pub use output::{SYSLOG_SOCKET, Target, facility, facility_names};
+
+tokio::task_local! {
+    /// Of the service whose work a task does.
+    static NAME: Name;
+}
+
+/// The `syslog_name` of a service, for the lines of its own program alone: what cleanup or qmgr do
+/// for a message of `submission` is logged under their names.
 #[derive(Clone, Debug)]
-pub enum Target {
-    StandardError,
-    /// `maillog_file`.
-    File(PathBuf),
+pub(crate) struct Name(Arc<(String, String)>);
+
+impl Name {
+    pub fn new(syslog_name: &str, program: &str) -> Name {
+        Name(Arc::new((syslog_name.to_owned(), program.to_owned())))
+    }
+
+    fn of_program(&self, program: &str) -> Option<&str> {
+        let (name, own) = &*self.0;
+        (own == program).then_some(name)
+    }
+}
+
+/// Work whose lines bear this name: `-o syslog_name=postfix/submission` of a service in master.cf.
+pub(crate) fn named<F: Future>(name: Name, work: F) -> TaskLocalFuture<Name, F> {
+    NAME.scope(name, work)
+}
+
+/// The same for work that waits for nothing.
+pub(crate) fn named_now<T>(name: Name, work: impl FnOnce() -> T) -> T {
+    NAME.sync_scope(name, work)
 }
 
 /// The subscriber that writes the mail log. Lines are formatted where they arise, collected, and
@@ -26,6 +54,8 @@ pub struct MailLog {
     collected: Arc<Collected>,
     host: String,
     name: String,
+    /// `<priority>` in front of each line, and no host's name: the facility.
+    syslog: Option<u8>,
     /// Where an event names no program.
     program: &'static str,
     pid: u32,
@@ -44,6 +74,8 @@ struct Collected {
 #[derive(Default)]
 struct State {
     lines: Vec<u8>,
+    /// Lines that were thrown away because the writer did not keep up.
+    lost: usize,
     writing: bool,
     /// The writer waits for the first line.
     idle: bool,
@@ -51,6 +83,9 @@ struct State {
 
 /// Lines are collected this long before they are written: a busy server writes many at once.
 const COLLECT: Duration = Duration::from_millis(5);
+
+/// Bytes that may wait for a writer that is stuck; a server must not die of its log.
+const MOST_WAITING: usize = 16 * 1024 * 1024;
 
 /// Waits for the log's writer; kept by `main` until the end.
 #[derive(Clone)]
@@ -79,6 +114,10 @@ impl Collected {
 
     fn add(&self, line: &str) {
         let mut state = self.lock();
+        if state.lines.len() + line.len() > MOST_WAITING {
+            state.lost += 1;
+            return;
+        }
         state.lines.extend_from_slice(line.as_bytes());
         if state.idle {
             state.idle = false;
@@ -102,8 +141,15 @@ impl Collected {
             let mut state = self.lock();
             std::mem::swap(&mut lines, &mut state.lines);
             state.writing = true;
+            let lost = std::mem::take(&mut state.lost);
             drop(state);
             output.write(&lines);
+            if lost > 0 {
+                tracing::warn!(
+                    prog = "master",
+                    "{lost} log lines were lost: the log is too slow"
+                );
+            }
             lines.clear();
             self.lock().writing = false;
             self.written.notify_all();
@@ -114,6 +160,10 @@ impl Collected {
 impl MailLog {
     /// A log to `target`. `host`: the machine's name; `syslog_name`: `postfix` unless configured.
     pub fn start(target: Target, host: &str, syslog_name: &str) -> io::Result<(MailLog, Flusher)> {
+        let syslog = match &target {
+            Target::Syslog { facility, .. } => Some(*facility),
+            _ => None,
+        };
         let mut output = Output::open(target)?;
         let collected = Arc::new(Collected::default());
         let writer = Arc::clone(&collected);
@@ -124,6 +174,7 @@ impl MailLog {
             collected: Arc::clone(&collected),
             host: host.split('.').next().unwrap_or(host).to_owned(),
             name: syslog_name.to_owned(),
+            syslog,
             program: "smtpd",
             pid: std::process::id(),
         };
@@ -139,70 +190,33 @@ impl MailLog {
         let mut parts = Parts::default();
         event.record(&mut parts);
         let now: DateTime<Local> = SystemTime::now().into();
-        let MailLog {
-            host, name, pid, ..
-        } = self;
+        let time = now.format("%b %e %H:%M:%S");
+        let (severity, severity_number) = match *event.metadata().level() {
+            Level::ERROR => ("error: ", 3),
+            Level::WARN => ("warning: ", 4),
+            _ => ("", 6),
+        };
+        let mut line = match self.syslog {
+            Some(facility) => format!("<{}>{time} ", facility * 8 + severity_number),
+            None => format!("{time} {} ", self.host),
+        };
         let program = parts.prog.as_deref().unwrap_or(self.program);
-        let severity = match *event.metadata().level() {
-            Level::ERROR => "error: ",
-            Level::WARN => "warning: ",
-            _ => "",
-        };
-        // A line is one line, whatever a client put into it.
-        let message = parts.message.replace(['\n', '\r'], " ");
-        format!(
-            "{} {host} {name}/{program}[{pid}]: {severity}{message}\n",
-            now.format("%b %e %H:%M:%S")
-        )
-    }
-}
-
-/// The file, opened anew when somebody has moved it away (log rotation).
-struct Output {
-    target: Target,
-    file: Option<(std::fs::File, u64)>,
-}
-
-impl Output {
-    fn open(target: Target) -> io::Result<Output> {
-        let mut output = Output { target, file: None };
-        output.reopen()?;
-        Ok(output)
-    }
-
-    fn reopen(&mut self) -> io::Result<()> {
-        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-        if let Target::File(path) = &self.target {
-            let file = std::fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o644)
-                .open(path)?;
-            let inode = file.metadata()?.ino();
-            self.file = Some((file, inode));
+        let named = NAME.try_with(|name| {
+            line.push_str(name.of_program(program).unwrap_or(&self.name));
+        });
+        if named.is_err() {
+            line.push_str(&self.name);
         }
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        use std::os::unix::fs::MetadataExt;
-        if bytes.is_empty() {
-            return;
-        }
-        if let (Target::File(path), Some((_, inode))) = (&self.target, &self.file) {
-            let moved = std::fs::metadata(path).map_or(true, |now| now.ino() != *inode);
-            if moved && self.reopen().is_err() {
-                self.file = None;
-            }
-        }
-        // A log that cannot be written must not stop the mail; standard error is what is left.
-        let written = match &mut self.file {
-            Some((file, _)) => file.write_all(bytes),
-            None => Err(io::ErrorKind::NotFound.into()),
-        };
-        if written.is_err() {
-            let _ = io::stderr().write_all(bytes);
-        }
+        // Writing to a String cannot fail.
+        let _ = write!(line, "/{program}[{}]: {severity}", self.pid);
+        // A line is one line, and drives no terminal, whatever a client put into it.
+        line.extend(parts.message.chars().map(|c| match c {
+            '\n' | '\r' => ' ',
+            c if c.is_control() => '?',
+            c => c,
+        }));
+        line.push('\n');
+        line
     }
 }
 
