@@ -9,7 +9,8 @@ mod support;
 
 use dns_server::DnsServer;
 use side_by_side::{Peers, Suite};
-use testkit::Site;
+use support::PATIENCE;
+use testkit::{MailServer, Site};
 
 const RECORDS: &[&str] = &[
     "ok.test. A 192.0.2.1",
@@ -59,6 +60,99 @@ fn dns_decides_as_it_does_in_postfix() {
     let ours = |site: Site| dns.postroom(site);
     let dialogues = Suite::read("dns").compare_started(Peers::default, theirs, ours);
     assert!(dialogues >= 40, "{dialogues}");
+}
+
+/// Addresses of this machine with names in DNS: one that leads back, one that leads elsewhere, one that leads nowhere, and none.
+const NAMED: &[&str] = &[
+    "21.53.9.127.in-addr.arpa. PTR good.test.",
+    "good.test. A 127.9.53.21",
+    "22.53.9.127.in-addr.arpa. PTR forged.test.",
+    "forged.test. A 127.9.53.99",
+    "23.53.9.127.in-addr.arpa. PTR nowhere.test.",
+];
+
+#[test]
+fn a_clients_name_is_what_dns_says() {
+    if !testkit::peers() {
+        return;
+    }
+    let mut records = NAMED.to_vec();
+    // Everything about this network is here; nobody else is asked.
+    records.push("9.127.in-addr.arpa. TXT here");
+    let dns = DnsServer::start(&records);
+    let seen = |start: &dyn Fn(Site) -> MailServer| {
+        let server = start(Site::new(
+            "smtpd_peername_lookup = yes\nvirtual_mailbox_domains = example.org\nvirtual_mailbox_maps = static:x\n\
+             virtual_transport = discard:\nsmtpd_helo_required = no\nunknown_client_reject_code = 550\n\
+             smtpd_recipient_restrictions = reject_unknown_reverse_client_hostname, reject_unknown_client_hostname\n",
+            "",
+            &[],
+        ));
+        let clients = [21, 22, 23, 24];
+        let told: Vec<String> = clients
+            .iter()
+            .map(|last| told_to(&format!("127.9.53.{last}"), server.port()))
+            .collect();
+        let log = testkit::wait_for("the last client's end", PATIENCE, || {
+            let log = server.log();
+            log.contains("disconnect from unknown[127.9.53.24]")
+                .then_some(log)
+        });
+        let lines = log.lines().filter(|line| line.contains("127.9.53."));
+        let texts = lines.filter_map(|line| line.split_once("]: ")?.1.split(" (in ").next());
+        (told, texts.map(without_id).collect::<Vec<_>>())
+    };
+    let theirs = seen(&|site| dns.postfix(site));
+    let ours = seen(&|site| dns.postroom(site));
+    assert!(theirs.0[0].starts_with("250 "), "{theirs:#?}");
+    assert_eq!(theirs, ours);
+}
+
+/// The queue id is each server's own.
+fn without_id(text: &str) -> String {
+    match text.split_once(": client=") {
+        Some((_, client)) => format!("ID: client={client}"),
+        None => text.to_owned(),
+    }
+}
+
+/// What a client with this address is told about a recipient.
+fn told_to(address: &str, port: u16) -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let stream = runtime.expect("a runtime").block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(
+            format!("{address}:0")
+                .parse()
+                .expect("an address and a port"),
+        )?;
+        let to = format!("127.0.0.1:{port}")
+            .parse()
+            .expect("an address and a port");
+        socket.connect(to).await?.into_std()
+    });
+    let mut stream = stream.expect("a connection");
+    stream.set_nonblocking(false).expect("a socket");
+    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+    let mut reply = String::new();
+    for line in [
+        "",
+        "HELO c\r\n",
+        "MAIL FROM:<>\r\n",
+        "RCPT TO:<x@example.org>\r\n",
+    ] {
+        stream
+            .write_all(line.as_bytes())
+            .expect("the server listens");
+        reply.clear();
+        reader.read_line(&mut reply).expect("a reply");
+    }
+    stream.write_all(b"QUIT\r\n").expect("the server listens");
+    reader.read_line(&mut String::new()).expect("a reply");
+    reply.trim_end().to_owned()
 }
 
 #[test]

@@ -112,9 +112,10 @@ fn verify(name: &str, address: IpAddr) -> Result<String, NameStatus> {
     let found = match dns_lookup::getaddrinfo(Some(name), None, None) {
         Ok(found) => found,
         Err(error) => {
+            let text = error_text(&error);
             tracing::warn!(
                 prog = "smtpd",
-                "hostname {name} does not resolve to address {address}: {error}"
+                "hostname {name} does not resolve to address {address}: {text}"
             );
             return Err(status(&error));
         }
@@ -130,6 +131,13 @@ fn verify(name: &str, address: IpAddr) -> Result<String, NameStatus> {
         "hostname {name} does not resolve to address {address}"
     );
     Err(NameStatus::Forged)
+}
+
+/// The words of gai_strerror(3) alone.
+fn error_text(error: &LookupError) -> String {
+    let text = error.to_string();
+    let own = text.rsplit_once(": ").map(|(_, words)| words.to_owned());
+    own.unwrap_or(text)
 }
 
 fn status(error: &LookupError) -> NameStatus {

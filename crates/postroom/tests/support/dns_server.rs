@@ -34,7 +34,7 @@ impl DnsServer {
         let mut text = format!(
             "server:\n interface: {address}@53\n do-daemonize: no\n username: \"\"\n chroot: \"\"\n \
              directory: \"{0}\"\n pidfile: \"{0}/pid\"\n use-syslog: no\n module-config: \"iterator\"\n \
-             access-control: 127.0.0.0/8 allow\n local-zone: \"test.\" static\n local-zone: \".\" refuse\n",
+             access-control: 127.0.0.0/8 allow\n local-zone: \"test.\" static\n local-zone: \"9.127.in-addr.arpa.\" static\n local-zone: \".\" refuse\n",
             folder.str()
         );
         for record in records {
