@@ -84,7 +84,7 @@ rows! {
     accepted Int "mailbox_size_limit" = "51200000", "Largest local mailbox file.";
     accepted Text "mailbox_transport" = "", "Transport that delivers local mail.";
     accepted Text "mailbox_transport_maps" = "", "";
-    honoured Time "max_idle" = "100s", "Longest idle time of a process.";
+    accepted Time "max_idle" = "100s", "Longest idle time of a process.";
     accepted Int "max_use" = "100", "Requests that one process serves.";
     honoured Time "maximal_backoff_time" = "4000s", "Longest pause between two attempts.";
     honoured Time "maximal_queue_lifetime" = "5d", "How long a message is retried.";
