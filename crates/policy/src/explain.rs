@@ -15,7 +15,7 @@ use smtp::Reply;
 use smtp::address::Rules;
 use tables::Tables;
 
-use crate::{Asked, ClientNames, Connection, Effects, Facts, Policy};
+use crate::{Asked, ClientNames, Connection, Effects, Event, Facts, Policy};
 
 /// Explains addresses by one configuration.
 pub struct Explainer {
@@ -33,6 +33,9 @@ pub struct Explanation {
     /// Why, where the reply does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What access tables and `warn_if_reject` do besides, as the log has it: `hold: <…>: …`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<String>,
     /// The class and route of the address itself, before its aliases.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Resolved>,
@@ -158,6 +161,7 @@ impl Explainer {
             address: address.to_owned(),
             reply: (&smtp::reply::BAD_RECIPIENT).into(),
             reason: None,
+            actions: Vec::new(),
             resolved: None,
             lookups: Vec::new(),
             services: Vec::new(),
@@ -171,6 +175,7 @@ impl Explainer {
             client_name: "unknown",
             client_address: client,
             socket_address: client,
+            shown_port: None,
             helo: "explain.invalid",
             sender: Some(sender),
             recipient: Some(&recipient),
@@ -192,6 +197,11 @@ impl Explainer {
         let mut effects = Effects::default();
         let decided = self.policy.recipient(&mut walk, facts, &mut effects).await;
         explanation.services = effects.asked;
+        explanation.actions = effects.events.iter().map(Event::to_string).collect();
+        let added = effects.prepend.iter();
+        explanation
+            .actions
+            .extend(added.map(|header| format!("prepend: {header}")));
         match decided {
             Ok(_) => explanation.reply = (&smtp::reply::RECIPIENT_OK).into(),
             Err(refusal) => {
@@ -293,6 +303,9 @@ impl fmt::Display for Explanation {
         writeln!(f, "  reply      {code} {enhanced}{text}")?;
         if let Some(reason) = &self.reason {
             writeln!(f, "  because    {reason}")?;
+        }
+        for action in &self.actions {
+            writeln!(f, "  besides    {action}")?;
         }
         if let Some(resolved) = &self.resolved {
             writeln!(

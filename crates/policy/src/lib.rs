@@ -21,6 +21,7 @@ pub use delegate::{Asked, Connection, LeafServices};
 pub use rcpt::{Admission, Refusal, Stage, Verdict};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -40,6 +41,8 @@ pub struct Facts<'a> {
     pub client_address: IpAddr,
     /// The address of the connection: XCLIENT does not change it.
     pub socket_address: IpAddr,
+    /// Where replies show it (`smtpd_client_port_logging`); 0: not known.
+    pub shown_port: Option<u16>,
     /// As given with HELO or EHLO; empty before.
     pub helo: &'a str,
     /// In internal form; `None` before MAIL, empty for `<>`.
@@ -67,11 +70,17 @@ pub struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// `name[address]`; the address is `unknown` where XCLIENT says so.
+    /// `name[address]`, or `name[address]:port`; what is not known is `unknown`.
     pub fn client(&self) -> String {
-        match self.client_address.is_unspecified() {
-            true => format!("{}[unknown]", self.client_name),
-            false => format!("{}[{}]", self.client_name, self.client_address),
+        let name = self.client_name;
+        let client = match self.client_address.is_unspecified() {
+            true => format!("{name}[unknown]"),
+            false => format!("{name}[{}]", self.client_address),
+        };
+        match self.shown_port {
+            None => client,
+            Some(0) => format!("{client}:unknown"),
+            Some(port) => format!("{client}:{port}"),
         }
     }
 }
@@ -146,6 +155,16 @@ pub enum Event {
     Warning(String),
     /// The text alone.
     Info(String),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Action { name, text } => write!(f, "{name}: {text}"),
+            Event::Warning(text) => write!(f, "warning: {text}"),
+            Event::Info(text) => f.write_str(text),
+        }
+    }
 }
 
 /// The restrictions of one listening service.

@@ -133,6 +133,10 @@ impl Reader<'_> {
                 Restriction::AskService(service.map_err(|error| {
                     error.at(self.config.origin(parameter)).parameter(parameter)
                 })?)
+            } else if name == "reject_maps_rbl" {
+                let lists = Check::old_lists(self.config)?.into_iter();
+                let lists = lists.map(|check| Restriction::AskDns(Arc::new(check)));
+                Restriction::Class(lists.collect())
             } else if Check::takes_argument(&name) {
                 let text = argument("an argument")?;
                 let check = Check::with_argument(&name, text, self.tables).transpose();

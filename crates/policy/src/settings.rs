@@ -83,6 +83,9 @@ pub(crate) fn policy(
         end_of_data: reader.list("smtpd_end_of_data_restrictions")?,
         etrn: reader.list("smtpd_etrn_restrictions")?,
     };
+    if !guards_relaying(&stages.relay) && !guards_relaying(&stages.recipient) {
+        return Err(open_relay(config));
+    }
     let mut classes = BTreeMap::new();
     for name in &reader.classes {
         classes.insert(name.clone(), Restriction::Class(reader.list(name)?));
@@ -114,6 +117,36 @@ pub(crate) fn policy(
             .any(|option| option == "no_unknown_recipient_checks"),
         classes,
     })
+}
+
+/// Whether the list has an end for those who may not relay, as smtpd(8) insists on.
+fn guards_relaying(list: &[Restriction]) -> bool {
+    let mut warns = false;
+    list.iter().any(|restriction| {
+        let counts =
+            !std::mem::replace(&mut warns, matches!(restriction, Restriction::WarnIfReject));
+        counts
+            && match restriction {
+                Restriction::RejectUnauthDestination
+                | Restriction::DeferUnauthDestination
+                | Restriction::Reject
+                | Restriction::Defer
+                | Restriction::DeferIfPermit => true,
+                Restriction::Class(inner) => guards_relaying(inner),
+                _ => false,
+            }
+    })
+}
+
+fn open_relay(config: &Config) -> ConfigError {
+    let name = "smtpd_relay_restrictions";
+    ConfigError::new(
+        "neither this list nor smtpd_recipient_restrictions has a restriction that keeps strangers from relaying",
+        "add one of reject_unauth_destination, defer_unauth_destination, reject, defer or defer_if_permit to one of them",
+    )
+    .at(config.origin(name))
+    .parameter(name)
+    .value(&config.string(name).unwrap_or_default())
 }
 
 fn codes(config: &Config) -> Result<Codes, ConfigError> {

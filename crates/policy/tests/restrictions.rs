@@ -39,6 +39,7 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
         client_name: "unknown",
         client_address: IpAddr::from(client),
         socket_address: IpAddr::from(client),
+        shown_port: None,
         helo: "client.example",
         sender: Some(sender),
         recipient: Some(recipient),
@@ -193,6 +194,7 @@ async fn an_access_table_can_hold_a_message() {
         client_name: "unknown",
         client_address: IpAddr::from(STRANGER),
         socket_address: IpAddr::from(STRANGER),
+        shown_port: None,
         helo: "client.example",
         sender: Some("s@x.example"),
         recipient: None,
@@ -253,6 +255,7 @@ async fn known(
         client_name: "unknown",
         client_address: IpAddr::from(STRANGER),
         socket_address: IpAddr::from(STRANGER),
+        shown_port: None,
         helo: "client.example",
         sender: Some(sender),
         recipient: Some("john@else.example"),
@@ -388,4 +391,33 @@ async fn a_login_may_use_the_senders_that_it_owns() {
         known(&policy, None, None, "s@b.example").await,
         "451 4.3.0 <s@b.example>: Temporary lookup failure"
     );
+}
+
+/// smtpd(8) serves nobody with such lists, and Postroom does not start.
+#[test]
+fn an_open_relay_is_a_mistake() {
+    let built = |lists: &str| {
+        let text = format!("{MAIN_CF}{lists}\n");
+        let config = Config::from_text(&text, "").expect("a configuration");
+        let tables = Tables::new(&config);
+        let router = Router::new(&config, &tables, Vec::new()).expect("a router");
+        Policy::new(&config, &tables, Arc::new(router), Vec::new()).map(drop)
+    };
+    for (lists, is_open) in [
+        ("smtpd_relay_restrictions =", true),
+        ("smtpd_relay_restrictions = permit_mynetworks", true),
+        ("smtpd_relay_restrictions = warn_if_reject, reject", true),
+        (
+            "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = permit_mynetworks, reject",
+            false,
+        ),
+        (
+            "smtpd_relay_restrictions = mine\nsmtpd_restriction_classes = mine\nmine = defer_unauth_destination",
+            false,
+        ),
+    ] {
+        let error = built(lists).err().map(|error| error.to_string());
+        assert_eq!(error.is_some(), is_open, "{lists}: {error:?}");
+        assert!(error.is_none_or(|error| error.contains("smtpd_relay_restrictions")));
+    }
 }

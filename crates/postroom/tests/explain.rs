@@ -16,6 +16,7 @@ const CASES: &[(&str, &str, i32)] = &[
     ("loop", "ping@example.org", 75),
     ("dangling-alias", "old@example.org", 1),
     ("unknown-domain", "someone@example.com", 1),
+    ("held", "jane@example.org", 0),
 ];
 
 /// A catch-all, a mailbox beside it, a chain, a loop, and an alias that leads nowhere.
@@ -67,7 +68,8 @@ fn setup() -> TempDir {
              virtual_mailbox_domains = sqlite:{root}/domains.cf\nvirtual_mailbox_maps = sqlite:{root}/users.cf\n\
              virtual_alias_maps = sqlite:{root}/aliases.cf, sqlite:{root}/email2email.cf\n\
              virtual_transport = lmtp:unix:private/dovecot-lmtp\n\
-             smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n"
+             smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n\
+             smtpd_recipient_restrictions = check_recipient_access inline:{{{{jane@example.org=HOLD for a look}}}}\n"
         ),
     );
     dir.write(

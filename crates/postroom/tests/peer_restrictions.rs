@@ -29,3 +29,30 @@ fn restrictions_decide_as_postfixs() {
     }
     Suite::read("restrictions").compare();
 }
+
+/// Issue 4 wants 150 of them.
+#[test]
+fn the_suites_have_enough_dialogues() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/side_by_side");
+    let mut all = 0;
+    for entry in std::fs::read_dir(folder).expect("the folder of suites") {
+        let path = entry.expect("an entry of the folder").path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "suite")
+        {
+            let name = path.file_stem().expect("a suite has a name");
+            let suite = Suite::read(&name.to_string_lossy());
+            let differing = suite.dialogues.iter();
+            let differing = differing.filter(|dialogue| !dialogue.differences.is_empty());
+            let (count, differing) = (suite.dialogues.len(), differing.count());
+            println!(
+                "{}: {count} dialogues, {differing} with a named difference",
+                suite.name
+            );
+            all += count;
+        }
+    }
+    println!("{all} dialogues in all");
+    assert!(all >= 150, "{all}");
+}

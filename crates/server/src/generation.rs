@@ -16,7 +16,7 @@ use policy::Policy;
 use queue::ScheduleSettings;
 use route::Router;
 use smtp::server::{BareNewline, Keyword, NameStatus, Peer, Settings as SmtpSettings};
-use tables::{CidrList, MatchList, TableError, Tables};
+use tables::{CidrList, MatchList, TableError, TableList, Tables};
 use tokio::sync::Semaphore;
 
 use crate::log;
@@ -96,6 +96,8 @@ pub(crate) struct Incoming {
     pub limits: Limits,
     /// `content_filter`; empty without.
     pub content_filter: String,
+    /// `smtpd_command_filter`.
+    pub command_filter: TableList,
     /// `smtpd_authorized_xclient_hosts`.
     pub xclient_hosts: HostList,
     /// `smtpd_authorized_xforward_hosts`.
@@ -556,6 +558,7 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
             .any(|option| option == "no_address_mappings"),
         limits: Limits::of(config, tables)?,
         content_filter: config.string("content_filter")?,
+        command_filter: tables.open_list_lenient(&config.string("smtpd_command_filter")?),
         xclient_hosts: HostList::new(config, tables, "smtpd_authorized_xclient_hosts")?,
         xforward_hosts: HostList::new(config, tables, "smtpd_authorized_xforward_hosts")?,
         peername_lookup: config.bool("smtpd_peername_lookup")?,
@@ -601,6 +604,8 @@ fn smtp_settings(config: &Config) -> Result<SmtpSettings, ConfigError> {
         disable_vrfy_command: config.bool("disable_vrfy_command")?,
         smtputf8_enable: config.bool("smtputf8_enable")?,
         strict_smtputf8: config.bool("strict_smtputf8")?,
+        filter_commands: !config.string("smtpd_command_filter")?.is_empty(),
+        footer: crate::footer::footer(config)?,
         ipv6: config
             .list("inet_protocols")?
             .iter()

@@ -27,6 +27,7 @@
 mod attempt;
 mod audit;
 mod control;
+mod footer;
 mod generation;
 mod headers;
 mod listen;

@@ -203,6 +203,10 @@ impl Connection {
                 self.greet().await
             }
             Question::Count(command) => self.count(command).await,
+            Question::Command(text) => {
+                self.filter_command(&text).await;
+                Answer::Continue
+            }
             Question::Helo(helo) => {
                 if helo.extended {
                     self.offer_mechanisms().await;
@@ -252,6 +256,30 @@ impl Connection {
             }
             Question::Vrfy(address) => self.verify(&address).await,
             Question::Etrn(domain) => self.flush(&domain).await,
+        }
+    }
+
+    /// `smtpd_command_filter`.
+    async fn filter_command(&mut self, text: &str) {
+        let key = text.trim_start_matches([' ', '\t']);
+        match self.smtpd.incoming.command_filter.lookup(key).await {
+            Ok(Some(replacement)) => {
+                let client = self.session.peer().name_and_address();
+                // What follows AUTH is nobody's business.
+                let shown = |text: &str| match text.trim_start().get(..4) {
+                    Some(word) if word.eq_ignore_ascii_case("AUTH") => "AUTH".to_owned(),
+                    _ => text.chars().filter(|c| !c.is_control()).take(100).collect(),
+                };
+                tracing::info!(
+                    prog = "smtpd",
+                    "{client}: replacing command \"{}\" with \"{}\"",
+                    shown(text),
+                    shown(&replacement)
+                );
+                self.session.replace_command(replacement);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(prog = "smtpd", "smtpd_command_filter: {error}"),
         }
     }
 

@@ -46,6 +46,7 @@ impl Client<'_> {
             client_name: &self.peer.name,
             client_address: self.peer.address,
             socket_address: self.peer.socket_address,
+            shown_port: self.peer.show_port.then_some(self.peer.port),
             helo: self.helo,
             sender: None,
             recipient: None,

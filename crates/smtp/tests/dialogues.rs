@@ -6,9 +6,15 @@ use std::time::Duration;
 
 use common::{Driver, Line};
 use postroom_smtp::Reply;
-use postroom_smtp::server::{Answer, Question, Settings};
+use postroom_smtp::server::{Answer, Privileges, Question, Settings};
 
-fn set(settings: &mut Settings, refuse_connect: &mut bool, name: &str, value: &str) {
+#[derive(Default)]
+struct Site {
+    refuse_connect: bool,
+    privileges: Privileges,
+}
+
+fn set(settings: &mut Settings, site: &mut Site, name: &str, value: &str) {
     let number = || value.parse().expect("a number");
     let yes = value == "yes";
     match name {
@@ -21,7 +27,9 @@ fn set(settings: &mut Settings, refuse_connect: &mut bool, name: &str, value: &s
         "strict_rfc821_envelopes" => settings.strict_rfc821_envelopes = yes,
         "strict_smtputf8" => settings.strict_smtputf8 = yes,
         "disable_vrfy_command" => settings.disable_vrfy_command = yes,
-        "smtpd_client_restrictions" => *refuse_connect = true,
+        "smtpd_client_restrictions" => site.refuse_connect = true,
+        "smtpd_authorized_xclient_hosts" => site.privileges.xclient = true,
+        "smtpd_authorized_xforward_hosts" => site.privileges.xforward = true,
         // We ask when the client connects; when to refuse is the policy's affair.
         "smtpd_delay_reject" => {}
         _ => panic!("no setting {name}"),
@@ -31,22 +39,23 @@ fn set(settings: &mut Settings, refuse_connect: &mut bool, name: &str, value: &s
 /// The differences between what the machine says and the dialogue.
 fn differences(text: &str) -> Vec<String> {
     let lines = common::parse(text);
-    let (mut settings, mut refuse_connect) = (common::settings(), false);
+    let (mut settings, mut site) = (common::settings(), Site::default());
     for line in &lines {
         if let Line::Set(name, value) = line {
-            set(&mut settings, &mut refuse_connect, name, value);
+            set(&mut settings, &mut site, name, value);
         }
     }
     let refusal =
         Reply::parse("554 5.7.1 <unknown[127.0.0.1]>: Client host rejected: Access denied")
             .unwrap();
     let policy = |question: &Question| match question {
-        Question::Connect if refuse_connect => Answer::Reply(refusal.clone()),
+        Question::Connect if site.refuse_connect => Answer::Reply(refusal.clone()),
         other => common::policy(other),
     };
     settings.error_sleep_time = Duration::from_secs(1);
     let connect = || {
         let mut driver = Driver::new(settings.clone(), policy);
+        driver.session.change_privileges(|_| site.privileges);
         driver.run();
         driver
     };

@@ -88,7 +88,7 @@ rows! {
     honoured Text "maillog_file_rotate_suffix" = "%Y%m%d-%H%M%S", "What postfix logrotate appends, as strftime(3) has it.";
     accepted Text "mailq_path" = "/usr/bin/mailq", "";
     accepted Text "manpage_directory" = "/usr/share/man", "";
-    accepted Text "maps_rbl_domains" = "", "";
+    honoured Text "maps_rbl_domains" = "", "The DNS lists of reject_maps_rbl.";
     honoured Int "maps_rbl_reject_code" = "554", "Reply code for clients on a DNS list.";
     accepted Text "masquerade_classes" = "envelope_sender, header_sender, header_recipient", "Addresses that masquerading rewrites.";
     accepted Text "masquerade_domains" = "", "Domains whose subdomains are cut off.";
@@ -137,7 +137,7 @@ rows! {
     honoured Text "recipient_canonical_maps" = "", "Rewrites recipient addresses.";
     honoured Text "recipient_delimiter" = "", "Characters between user and extension.";
     honoured Int "reject_code" = "554", "Reply code of reject.";
-    accepted Text "reject_tempfail_action" = "defer_if_permit", "";
+    honoured Text "reject_tempfail_action" = "defer_if_permit", "What temporary failures of DNS lead to: defer_if_permit or defer.";
     honoured Text "relocated_maps" = "", "Users that have moved.";
     accepted Text "remote_header_rewrite_domain" = "", "Domain that completes strangers' headers.";
     accepted Bool "require_home_directory" = "no", "Deliver locally only where a home exists.";
@@ -178,9 +178,9 @@ rows! {
     accepted Time "trigger_timeout" = "10s", "";
     accepted Text "undisclosed_recipients_header" = "", "Header of messages that name no recipient.";
     honoured Int "unknown_address_reject_code" = "450", "Reply code for domains without mail host.";
-    honoured Text "unknown_address_tempfail_action" = "$reject_tempfail_action", "";
+    honoured Text "unknown_address_tempfail_action" = "$reject_tempfail_action", "Where DNS cannot say whether a domain exists: defer_if_permit or defer.";
     honoured Int "unknown_client_reject_code" = "450", "Reply code for clients without a name.";
-    honoured Text "unknown_helo_hostname_tempfail_action" = "$reject_tempfail_action", "";
+    honoured Text "unknown_helo_hostname_tempfail_action" = "$reject_tempfail_action", "Where DNS cannot say whether a HELO name exists: defer_if_permit or defer.";
     honoured Int "unknown_hostname_reject_code" = "450", "Reply code for HELO names without address.";
     honoured Int "unknown_local_recipient_reject_code" = "550", "Reply code for unknown local users.";
     honoured Int "unknown_relay_recipient_reject_code" = "550", "Reply code for unknown users in relay_domains.";

@@ -16,7 +16,7 @@ rows! {
     honoured Bool "smtpd_client_port_logging" = "no", "Log the client's port.";
     honoured Int "smtpd_client_recipient_rate_limit" = "0", "RCPT commands of one client in anvil_rate_time_unit; 0: no limit.";
     honoured Text "smtpd_client_restrictions" = "", "Checked when a client connects.";
-    accepted Text "smtpd_command_filter" = "", "Rewrites commands before they are read.";
+    honoured Text "smtpd_command_filter" = "", "Rewrites commands before they are read.";
     honoured Text "smtpd_data_restrictions" = "", "Checked at DATA.";
     accepted Bool "smtpd_delay_open_until_valid_rcpt" = "yes", "";
     honoured Bool "smtpd_delay_reject" = "yes", "Refuse at RCPT whatever was found earlier.";
@@ -61,7 +61,7 @@ rows! {
     honoured Int "smtpd_recipient_limit" = "1000", "Recipients of one message.";
     honoured Int "smtpd_recipient_overshoot_limit" = "1000", "Refused recipients over the limit that are no error.";
     honoured Text "smtpd_recipient_restrictions" = "", "Checked at RCPT, after relaying is decided.";
-    accepted Raw "smtpd_reject_footer" = "", "Text added to every refusal.";
+    honoured Raw "smtpd_reject_footer" = "", "Text added to every refusal.";
     accepted Text "smtpd_reject_footer_maps" = "", "";
     honoured Bool "smtpd_reject_unlisted_recipient" = "yes", "Refuse recipients that no table knows.";
     honoured Bool "smtpd_reject_unlisted_sender" = "no", "Refuse senders of ours that no table knows.";

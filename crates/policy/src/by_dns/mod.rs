@@ -36,8 +36,6 @@ pub(crate) enum Check {
     UnknownClient,
     /// `reject_unknown_reverse_client_hostname`: no name at all.
     UnknownReverse,
-    /// `reject_unknown_forward_client_hostname`: a name without address.
-    UnknownForward,
     UnknownHelo,
     /// `reject_unknown_sender_domain`, `reject_unknown_recipient_domain`.
     UnknownDomain(Subject),
@@ -100,7 +98,6 @@ impl Policy {
         match check {
             Check::UnknownClient => self.unknown_client(question),
             Check::UnknownReverse => self.unknown_reverse(question),
-            Check::UnknownForward => self.unknown_forward(question).await,
             Check::UnknownHelo => self.unknown_helo(question).await,
             Check::UnknownDomain(subject) => self.unknown_domain(question, *subject).await,
             Check::MxBackup => self.mx_backup(question).await,

@@ -34,25 +34,6 @@ impl Policy {
         Outcome::Refuse(reply::unknown_client(code, facts.client_address, what))
     }
 
-    /// The name that the address leads to must have an address, if not this one.
-    pub(super) async fn unknown_forward(&self, question: &mut Question<'_>) -> Outcome {
-        let facts = question.facts;
-        if facts.names.reverse_status != NameStatus::Known {
-            return self.unknown_reverse(question);
-        }
-        match self.addresses(question, facts.names.reverse).await {
-            Ok(_) => Outcome::Dunno,
-            Err(trouble) => {
-                let code = match trouble.is_absence() {
-                    true => self.by_dns.unknown_client,
-                    false => 450,
-                };
-                let what = "forward hostname";
-                Outcome::Refuse(reply::unknown_client(code, facts.client_address, what))
-            }
-        }
-    }
-
     pub(super) async fn unknown_helo(&self, question: &mut Question<'_>) -> Outcome {
         let helo = question.facts.helo;
         if helo.is_empty() {

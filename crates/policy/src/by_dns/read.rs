@@ -65,9 +65,12 @@ impl Settings {
 
 /// Whether a temporary failure defers at once: `defer`, not `defer_if_permit`.
 fn defers(config: &Config, parameter: &str) -> Result<bool, ConfigError> {
+    let common = "reject_tempfail_action";
     match config.string(parameter)?.trim() {
         "defer" => Ok(true),
-        "defer_if_permit" | "" => Ok(false),
+        "defer_if_permit" => Ok(false),
+        // Postfix stops here; the common default is what is meant.
+        "" if parameter != common => defers(config, common),
         other => Err(
             ConfigError::new("no such action", "write defer_if_permit or defer")
                 .at(config.origin(parameter))
@@ -83,12 +86,11 @@ impl Check {
         Some(match name {
             "reject_unknown_client_hostname" | "reject_unknown_client" => Check::UnknownClient,
             "reject_unknown_reverse_client_hostname" => Check::UnknownReverse,
-            "reject_unknown_forward_client_hostname" => Check::UnknownForward,
             "reject_unknown_helo_hostname" | "reject_unknown_hostname" => Check::UnknownHelo,
-            "reject_unknown_sender_domain" => Check::UnknownDomain(Subject::Sender),
-            "reject_unknown_recipient_domain" | "reject_unknown_address" => {
-                Check::UnknownDomain(Subject::Recipient)
+            "reject_unknown_sender_domain" | "reject_unknown_address" => {
+                Check::UnknownDomain(Subject::Sender)
             }
+            "reject_unknown_recipient_domain" => Check::UnknownDomain(Subject::Recipient),
             "permit_mx_backup" => Check::MxBackup,
             _ => return None,
         })
@@ -110,6 +112,21 @@ impl Check {
             record,
             table: tables.open_list_lenient(argument),
         })))
+    }
+
+    /// `reject_maps_rbl`: the lists of `maps_rbl_domains`.
+    pub fn old_lists(config: &Config) -> Result<Vec<Check>, ConfigError> {
+        let parameter = "maps_rbl_domains";
+        let zones = config.list(parameter)?;
+        let checks = zones.iter().map(|zone| {
+            list(false, Listed::ClientAddress, zone).map_err(|problem| {
+                ConfigError::new(problem, "write the zone of a DNS list")
+                    .at(config.origin(parameter))
+                    .parameter(parameter)
+                    .value(zone)
+            })
+        });
+        checks.collect()
     }
 
     /// Whether the name wants an argument.

@@ -33,7 +33,9 @@ mod input;
 mod mail;
 mod misc;
 mod param;
+mod pipelining;
 mod rcpt;
+mod rewrite;
 mod session;
 mod settings;
 mod starttls;
@@ -41,6 +43,7 @@ mod verb;
 mod xclient;
 mod xforward;
 
+pub use rewrite::Footer;
 pub use session::Session;
 pub use settings::{BareNewline, Keyword, Settings, TlsLevel};
 pub use xforward::Forwarded;
@@ -188,6 +191,9 @@ pub enum Question {
         /// LOGIN: who has logged in elsewhere.
         login: Option<String>,
     },
+    /// A command before it is looked at, with `Settings::filter_commands`. [`Session::replace_command`] changes it;
+    /// answer Continue.
+    Command(String),
     /// HELO, EHLO or LHLO.
     Helo(Helo),
     /// Whether the client has given this command too often; asked with `Settings::count_commands`, before its arguments

@@ -28,13 +28,13 @@ pub struct Session {
     /// The message that is coming in, after DATA.
     pub(super) content: Option<Incoming>,
     /// The client has sent ahead what it should not.
-    pipelined: bool,
+    pub(super) pipelined: bool,
     /// The client was refused when it connected.
     denied: bool,
     /// A question to be asked in the next step; `pending` is set with it.
     question: Option<Question>,
     /// Whose answer is awaited.
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
     /// The caller must be told that the transaction is dropped.
     abort_due: bool,
     pub(super) errors: usize,
@@ -84,6 +84,7 @@ pub(super) struct Incoming {
 /// The question that is open, with what its answer needs.
 pub(super) enum Pending {
     Connect,
+    Command(Line),
     Helo(Helo),
     Count(Counted, String),
     Mail { smtputf8: bool },
@@ -252,6 +253,7 @@ impl Session {
         }
         match pending {
             Pending::Connect => self.connected(answer),
+            Pending::Command(line) => self.execute(line),
             Pending::Helo(helo) => self.helo_answered(helo, answer),
             Pending::Count(command, rest) => self.counted(command, &rest, answer),
             Pending::Mail { smtputf8 } => self.mail_answered(smtputf8, answer),
@@ -346,7 +348,10 @@ impl Session {
         let line = self.input.line(self.command_limit())?;
         self.slept = false;
         self.deadline = None;
-        self.execute(line);
+        match self.settings.filter_commands {
+            true => self.filter_command(line),
+            false => self.execute(line),
+        }
         None
     }
 
@@ -464,7 +469,12 @@ impl Session {
 
     /// Puts a reply behind those not yet sent.
     pub(super) fn say(&mut self, reply: &Reply) {
-        reply.write_to(&mut self.output);
+        match &self.settings.footer {
+            Some(footer) if reply.code >= 400 => {
+                footer.below(reply, &self.peer).write_to(&mut self.output)
+            }
+            _ => reply.write_to(&mut self.output),
+        }
     }
 
     /// Goes on with the command unless the client has given it too often.
@@ -509,43 +519,6 @@ impl Session {
 
     pub(super) fn deny(&mut self) {
         self.denied = true;
-    }
-
-    /// More may wait behind a command only where both sides have agreed on pipelining, and behind some commands never
-    /// (RFC 2920 section 3.1). It is logged once.
-    fn watch_pipelining(&mut self, verb: Verb) {
-        let agreed = self.protocol_name() == "ESMTP" && !verb.ends_a_group();
-        if !agreed {
-            self.note_pipelining();
-        }
-    }
-
-    pub(super) fn note_pipelining(&mut self) {
-        if self.pipelined || self.input.is_empty() {
-            return;
-        }
-        self.pipelined = true;
-        let ahead = shown_ahead(self.input.waiting());
-        let client = self.peer.name_and_address();
-        tracing::info!(
-            prog = "smtpd",
-            "improper command pipelining after {} from {client}: {ahead}",
-            self.place
-        );
-    }
-
-    /// `smtpd_forbid_unauth_pipelining`: nothing may wait behind EHLO and DATA. Ends the session if so.
-    pub(super) fn is_out_of_step(&mut self) -> bool {
-        let out = self.settings.forbid_unauth_pipelining && !self.input.is_empty();
-        if out {
-            self.end(CloseReason::Disconnected, Some(&reply::NOT_SYNCHRONIZED));
-        }
-        out
-    }
-
-    /// Whether the client has sent commands ahead where that is not allowed.
-    pub fn has_pipelined(&self) -> bool {
-        self.pipelined
     }
 
     pub(super) fn rules(&self) -> Rules {
@@ -642,19 +615,6 @@ pub(super) fn refusal(answer: Answer) -> Result<Option<Reply>, Reply> {
     } else {
         Err(reply)
     }
-}
-
-/// The start of what a client sent ahead, as a log may show it: AUTH and what follows may be a password.
-fn shown_ahead(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let lines = text.lines().take_while(|line| {
-        let start = line.trim_start().get(..4);
-        !start.is_some_and(|word| word.eq_ignore_ascii_case("AUTH"))
-    });
-    let shown: String = lines
-        .map(|line| printable(line.as_bytes()) + "\\r\\n")
-        .collect();
-    shown.chars().take(100).collect()
 }
 
 /// Bytes as a log may show them: `?` for control characters.

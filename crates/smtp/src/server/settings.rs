@@ -49,6 +49,10 @@ pub struct Settings {
     pub strict_smtputf8: bool,
     /// `inet_protocols` has IPv6: XCLIENT may name such an address.
     pub ipv6: bool,
+    /// `smtpd_command_filter`: every command is asked about before it is executed.
+    pub filter_commands: bool,
+    /// `smtpd_reject_footer`.
+    pub footer: Option<super::Footer>,
     /// `allow_min_user`: recipients may begin with `-`.
     pub allow_min_user: bool,
     /// `resolve_null_domain`: `user@` is taken as `user@$myhostname`.
@@ -200,6 +204,8 @@ impl Default for Settings {
             allow_min_user: false,
             resolve_null_domain: false,
             ipv6: false,
+            filter_commands: false,
+            footer: None,
             resolve_numeric_domain: false,
             discard_ehlo_keywords: Vec::new(),
             forbidden_commands: ["CONNECT", "GET", "POST"].map(str::to_owned).to_vec(),
