@@ -156,6 +156,29 @@ fn told_to(address: &str, port: u16) -> String {
 }
 
 #[test]
+fn explain_asks_no_dns_server_unless_told() {
+    let site = support::plain_site(
+        "smtpd_sender_restrictions = reject_unknown_sender_domain\n\
+         smtpd_client_restrictions = reject_unknown_client_hostname, reject_rbl_client bl.test\n\
+         smtpd_helo_restrictions = reject_unknown_helo_hostname\n",
+    );
+    let conf = site.conf().display().to_string();
+    let output = support::postroom(&["explain", "-c", &conf, "john@example.org"]);
+    let shown = support::text(&output.stdout);
+    assert!(shown.starts_with("john@example.org: accepted\n"), "{shown}");
+    for name in [
+        "reject_unknown_sender_domain",
+        "bl.test",
+        "reject_unknown_helo_hostname",
+    ] {
+        assert!(
+            shown.contains(&format!("DNS: {name}  john@example.org  not asked")),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
 fn a_dead_dns_server_costs_limited_time() {
     if !testkit::peers() {
         return;

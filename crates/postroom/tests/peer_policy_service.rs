@@ -233,6 +233,28 @@ fn connections_are_kept_and_a_lost_one_is_replaced_at_once() {
 }
 
 #[test]
+fn what_nobody_asked_for_is_no_answer_to_the_next_request() {
+    let policy = PolicyServer::start();
+    let server = plain(&format!(
+        "smtpd_recipient_restrictions = reject_unauth_destination, check_policy_service inet:{}\n\
+         virtual_alias_maps = inline:{{chatter@example.org=john@example.org}}\n",
+        policy.address
+    ));
+    let mut client = server.smtp();
+    client.command("MAIL FROM:<a@b.example>", 250);
+    for round in 1..=3 {
+        client.command("RCPT TO:<chatter@example.org>", 250);
+        testkit::wait_for("the rest of the answer", PATIENCE, || {
+            (policy.answered() == round * 2 - 1).then_some(())
+        });
+        client.command("RCPT TO:<john@example.org>", 250);
+        testkit::wait_for("the answer", PATIENCE, || {
+            (policy.answered() == round * 2).then_some(())
+        });
+    }
+}
+
+#[test]
 fn the_leaves_of_an_alias_are_asked_about() {
     let policy = PolicyServer::start();
     let main_cf = format!(

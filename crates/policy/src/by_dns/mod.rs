@@ -24,9 +24,9 @@ use std::net::IpAddr;
 use ::dns::{Kind, Record, Trouble};
 use tables::TableList;
 
-use crate::Policy;
 use crate::evaluate::{Outcome, Question};
 use crate::restriction::Subject;
+use crate::{Asked, Policy};
 use filter::Filter;
 
 /// One of them.
@@ -80,6 +80,20 @@ impl std::fmt::Debug for Servers {
 }
 
 impl Check {
+    /// As main.cf has it, for `explain`.
+    fn label(&self) -> String {
+        match self {
+            Check::UnknownClient => "reject_unknown_client_hostname".into(),
+            Check::UnknownReverse => "reject_unknown_reverse_client_hostname".into(),
+            Check::UnknownHelo => "reject_unknown_helo_hostname".into(),
+            Check::UnknownDomain(Subject::Sender) => "reject_unknown_sender_domain".into(),
+            Check::UnknownDomain(_) => "reject_unknown_recipient_domain".into(),
+            Check::MxBackup => "permit_mx_backup".into(),
+            Check::List(list) => list.argument.clone(),
+            Check::Servers(servers) => servers.name.clone(),
+        }
+    }
+
     /// Its name, where it may permit.
     pub fn permit_name(&self) -> Option<&'static str> {
         match self {
@@ -95,6 +109,15 @@ impl Check {
 
 impl Policy {
     pub(crate) async fn check_dns(&self, question: &mut Question<'_>, check: &Check) -> Outcome {
+        // Nobody has connected: `explain` asks about a client that is made up.
+        if question.facts.connection.is_none() {
+            question.effects.asked.push(Asked {
+                service: format!("DNS: {}", check.label()),
+                recipient: question.facts.recipient.unwrap_or_default().to_owned(),
+                action: None,
+            });
+            return Outcome::Dunno;
+        }
         match check {
             Check::UnknownClient => self.unknown_client(question),
             Check::UnknownReverse => self.unknown_reverse(question),
