@@ -31,6 +31,8 @@ pub struct Message {
     pub sender: String,
     /// Header and body, lines ending in `\n`.
     pub content: Content,
+    /// Of the content.
+    pub lines: u64,
     pub arrival: SystemTime,
     pub smtputf8: bool,
     pub eight_bit: bool,
@@ -58,6 +60,7 @@ impl Message {
             id: id.into(),
             sender: envelope.sender.clone(),
             content,
+            lines: envelope.lines,
             arrival: envelope.arrival,
             smtputf8: envelope.smtputf8,
             eight_bit: envelope.eight_bit,
@@ -70,6 +73,11 @@ impl Message {
                 sender: attribute("sasl_sender"),
             },
         }
+    }
+
+    /// Bytes of the content with CR LF at the ends of lines (RFC 1870 section 3).
+    pub fn size_as_sent(&self) -> u64 {
+        self.content.len() + self.lines
     }
 
     /// Bytes of the content.
@@ -93,6 +101,8 @@ pub struct Rcpt {
     pub notify: Notify,
     /// The value of `virtual_mailbox_maps`, when RCPT looked it up a moment ago.
     pub mailbox_hint: Option<String>,
+    /// What earlier attempts did for it: the [`Expanded::done`] of the last one.
+    pub done: String,
 }
 
 impl Rcpt {
@@ -106,6 +116,7 @@ impl Rcpt {
             orcpt: recipient.orcpt.clone(),
             notify: recipient.notify,
             mailbox_hint: hint.and_then(|hint| hint.mailbox.clone()),
+            done: String::new(),
         }
     }
 }
@@ -151,6 +162,41 @@ pub struct Outcome {
     pub connection_use: u32,
     /// The Postfix program in whose name the log line is written: `virtual`, `lmtp`, `pipe`, …
     pub prog: &'static str,
+    /// What the recipient turned into, where an agent looked (local(8)).
+    pub expanded: Option<Box<Expanded>>,
+}
+
+/// What became of a recipient that its agent expanded: an alias, a user with a `.forward` file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Expanded {
+    /// The log lines, instead of the one for the recipient itself.
+    pub lines: Vec<Line>,
+    /// New messages that must be in the queue before the recipient counts as sent.
+    pub forwards: Vec<Forward>,
+    /// Which parts are finished, in the agent's own words. Where others are deferred, the next attempt gets it
+    /// back as [`Rcpt::done`].
+    pub done: String,
+}
+
+/// How one part of an expanded recipient ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    pub address: String,
+    /// As it stood at RCPT; empty behind a mailing list.
+    pub original: String,
+    pub outcome: Outcome,
+}
+
+/// The same content to other addresses, as a message of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    pub sender: String,
+    /// The recipient at RCPT; empty behind a mailing list, where the sender's delivery options end.
+    pub original: String,
+    /// For its `Delivered-To:` header; `None`: without one.
+    pub delivered_to: Option<String>,
+    /// Canonical, internal form, before aliases.
+    pub recipients: Vec<String>,
 }
 
 /// The source of a failure's text, for the fields of RFC 3464 section 2.3.
@@ -187,6 +233,7 @@ impl Outcome {
             transmission: Duration::ZERO,
             connection_use: 1,
             prog,
+            expanded: None,
         }
     }
 

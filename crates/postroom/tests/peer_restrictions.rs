@@ -56,3 +56,11 @@ fn the_suites_have_enough_dialogues() {
     println!("{all} dialogues in all");
     assert!(all >= 150, "{all}");
 }
+
+#[test]
+fn error_transports_and_relocated_users_are_refused_as_by_postfix() {
+    if !testkit::peers() {
+        return;
+    }
+    Suite::read("transports").compare();
+}

@@ -19,6 +19,9 @@ pub struct Envelope {
     /// Bytes of the content as stored (lines end in `\n`). `Spool::commit` sets it.
     #[serde(default)]
     pub size: u64,
+    /// Lines of the content. `Spool::commit` sets it.
+    #[serde(default, skip_serializing_if = "is_zero_lines")]
+    pub lines: u64,
     #[serde(default, skip_serializing_if = "is_false")]
     pub smtputf8: bool,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -53,6 +56,10 @@ pub struct Envelope {
     /// The recipients go through the aliases once more before the next attempt: the message was requeued.
     #[serde(default, skip_serializing_if = "is_false")]
     pub expand_again: bool,
+    /// The id of the message whose alias or `.forward` made this one. It counts only when that message is gone or
+    /// has recorded it ([`Envelope::has_forwarded`]): see [`Recovery::withdrawn`](crate::Recovery::withdrawn).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarded_from: Option<String>,
     /// Free-form facts with Postfix's attribute names, such as `sasl_username` or `log_ident`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
@@ -69,6 +76,7 @@ impl Envelope {
             recipients,
             arrival,
             size: 0,
+            lines: 0,
             smtputf8: false,
             eight_bit: false,
             envid: None,
@@ -80,9 +88,26 @@ impl Envelope {
             next_attempt: None,
             delay_warned: false,
             expand_again: false,
+            forwarded_from: None,
             attributes: BTreeMap::new(),
             unknown: BTreeMap::new(),
         }
+    }
+
+    /// Bytes of the content with CR LF at the ends of lines: what SIZE means (RFC 1870 section 3), and
+    /// what Postfix logs and lists.
+    pub fn size_as_sent(&self) -> u64 {
+        self.size + self.lines
+    }
+
+    /// The attribute by which a message remembers that it was forwarded as the message `id`.
+    pub fn forwarded_as(id: &str) -> (String, String) {
+        (format!("forwarded_as_{id}"), String::new())
+    }
+
+    /// Whether it is recorded that this message was forwarded as `id`.
+    pub fn has_forwarded(&self, id: &str) -> bool {
+        self.attributes.contains_key(&Envelope::forwarded_as(id).0)
     }
 
     /// Indices of the recipients that still want delivery.
@@ -270,6 +295,10 @@ pub struct ClientInfo {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn is_zero_lines(lines: &u64) -> bool {
+    *lines == 0
 }
 
 fn is_zero(value: &u32) -> bool {

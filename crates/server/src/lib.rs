@@ -28,6 +28,7 @@ mod attempt;
 mod audit;
 mod control;
 mod footer;
+mod forward;
 mod generation;
 mod headers;
 mod listen;
