@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hickory_resolver::config::ResolveHosts;
@@ -67,23 +68,37 @@ impl Trouble {
         self != Trouble::Later
     }
 
-    /// As log lines have said it for decades.
-    pub fn describe(self, name: &str, kind: Kind) -> String {
-        let why = match self {
+    /// In the words of hstrerror(3).
+    pub fn why(self) -> &'static str {
+        match self {
             Trouble::NoName => "Host not found",
             Trouble::NoData => "Host found but no data record of requested type",
             Trouble::Later => "Host not found, try again",
             Trouble::Malformed => "Malformed or unexpected name server reply",
-        };
+        }
+    }
+
+    /// In the words of gai_strerror(3).
+    pub fn why_no_address(self) -> &'static str {
+        match self {
+            Trouble::NoName | Trouble::Malformed => "Name or service not known",
+            Trouble::NoData => "No address associated with hostname",
+            Trouble::Later => "Temporary failure in name resolution",
+        }
+    }
+
+    /// As log lines have said it for decades.
+    pub fn describe(self, name: &str, kind: Kind) -> String {
+        let why = self.why();
         format!(
             "Host or domain name not found. Name service error for name={name} type={kind}: {why}"
         )
     }
 }
 
-/// A resolver with its cache; clones share it.
-#[derive(Clone)]
-pub struct Dns(Option<TokioResolver>);
+/// A resolver with its cache; clones share it. `/etc/resolv.conf` is read when it is first used.
+#[derive(Clone, Default)]
+pub struct Dns(Arc<OnceLock<Option<TokioResolver>>>);
 
 impl fmt::Debug for Dns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,29 +109,22 @@ impl fmt::Debug for Dns {
 impl Dns {
     /// The servers of `/etc/resolv.conf`. When it cannot be read, the log tells, and every question fails for the moment.
     pub fn system() -> Dns {
-        match TokioResolver::builder_tokio() {
-            Ok(mut builder) => {
-                builder.options_mut().use_hosts_file = ResolveHosts::Never;
-                Dns(Some(builder.build()))
-            }
-            Err(error) => {
-                tracing::warn!(
-                    prog = "smtpd",
-                    "cannot read the system's resolver configuration: {error}; DNS is not asked"
-                );
-                Dns(None)
-            }
-        }
+        Dns::default()
     }
 
     /// There is a configuration to ask by.
     pub fn is_usable(&self) -> bool {
-        self.0.is_some()
+        self.resolver().is_some()
+    }
+
+    fn resolver(&self) -> Option<&TokioResolver> {
+        let Dns(resolver) = self;
+        resolver.get_or_init(configured).as_ref()
     }
 
     /// The records of a name; never an empty list.
     pub async fn lookup(&self, name: &str, kind: Kind) -> Result<Vec<Record>, Trouble> {
-        let Some(resolver) = &self.0 else {
+        let Some(resolver) = self.resolver() else {
             return Err(Trouble::Later);
         };
         // With its final dot, so that the search list of resolv.conf stays out.
@@ -163,6 +171,22 @@ impl Dns {
         match trouble {
             Some(trouble) if addresses.is_empty() => Err(trouble),
             _ => Ok(addresses),
+        }
+    }
+}
+
+fn configured() -> Option<TokioResolver> {
+    match TokioResolver::builder_tokio() {
+        Ok(mut builder) => {
+            builder.options_mut().use_hosts_file = ResolveHosts::Never;
+            Some(builder.build())
+        }
+        Err(error) => {
+            tracing::warn!(
+                prog = "smtpd",
+                "cannot read the system's resolver configuration: {error}; DNS is not asked"
+            );
+            None
         }
     }
 }

@@ -60,6 +60,10 @@ impl Policy {
                 let keys = Key::all(name).chain(Key::all(address)).collect();
                 return Some((keys, facts.client(), reply::CLIENT));
             }
+            Subject::ReverseName => {
+                let keys = access::domain_keys(facts.names.reverse, parents);
+                (keys, facts.names.reverse, reply::REVERSE)
+            }
             Subject::Certificate => {
                 let shown = facts.certificate?;
                 let fingerprint = Key::all(vec![shown.fingerprint.clone()]);

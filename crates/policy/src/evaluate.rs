@@ -244,6 +244,7 @@ impl Policy {
             Restriction::CheckAccess(subject, list) => {
                 self.check_access(question, *subject, list).await
             }
+            Restriction::AskDns(check) => Box::pin(self.check_dns(question, check)).await,
             Restriction::AskService(service) => {
                 Box::pin(self.ask_service(question, service, (what, value))).await
             }
@@ -288,7 +289,7 @@ impl Policy {
     }
 
     /// Whether the recipient's domain is ours, without doubt about where the mail would end.
-    async fn is_ours(&self, question: &mut Question<'_>) -> Result<bool, Reply> {
+    pub(crate) async fn is_ours(&self, question: &mut Question<'_>) -> Result<bool, Reply> {
         let Some(resolved) = self.resolve_recipient(question).await? else {
             return Ok(false);
         };
@@ -383,7 +384,7 @@ impl Policy {
     }
 
     /// The refusal of `[…]` that is no address literal.
-    fn bad_literal(&self, helo: &str) -> Option<Reply> {
+    pub(crate) fn bad_literal(&self, helo: &str) -> Option<Reply> {
         let bad = helo.starts_with('[') && mail::host::literal_address(helo).is_none();
         bad.then(|| reply::invalid_helo_address(self.codes.invalid_helo, helo))
     }

@@ -15,7 +15,7 @@ use smtp::Reply;
 use smtp::address::Rules;
 use tables::Tables;
 
-use crate::{Asked, Connection, Effects, Event, Facts, Policy};
+use crate::{Asked, ClientNames, Connection, Effects, Event, Facts, Policy};
 
 /// Explains addresses by one configuration.
 pub struct Explainer {
@@ -176,7 +176,11 @@ impl Explainer {
             client_address: client,
             socket_address: client,
             shown_port: None,
-            helo: "explain.invalid",
+            // DNS knows no name that is made up, and literals need none.
+            helo: match self.asks_services {
+                true => "[192.0.2.1]",
+                false => "explain.invalid",
+            },
             sender: Some(sender),
             recipient: Some(&recipient),
             recipients_so_far: 0,
@@ -186,6 +190,7 @@ impl Explainer {
             encrypted: false,
             certificate: None,
             pipelined: false,
+            names: ClientNames::UNKNOWN,
             connection: self.asks_services.then_some(Connection {
                 command: "RCPT",
                 protocol: "ESMTP",
@@ -357,7 +362,7 @@ fn write_services(f: &mut fmt::Formatter<'_>, services: &[Asked]) -> fmt::Result
     if services.is_empty() {
         return Ok(());
     }
-    writeln!(f, "  policy services")?;
+    writeln!(f, "  others to ask")?;
     for Asked {
         service,
         recipient,

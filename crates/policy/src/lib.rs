@@ -6,6 +6,7 @@
 
 mod access;
 mod actions;
+mod by_dns;
 mod delegate;
 mod evaluate;
 pub mod explain;
@@ -15,6 +16,7 @@ pub mod reply;
 mod restriction;
 mod settings;
 
+pub use by_dns::Answers as DnsAnswers;
 pub use delegate::{Asked, Connection, LeafServices};
 pub use rcpt::{Admission, Refusal, Stage, Verdict};
 
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use config::{Config, ConfigError};
 use route::{Router, UnknownIn};
 use smtp::Reply;
+use smtp::server::NameStatus;
 use tables::{CidrList, MatchList, TableError, TableList, Tables};
 
 use restriction::Restriction;
@@ -60,6 +63,8 @@ pub struct Facts<'a> {
     pub certificate: Option<&'a Certificate>,
     /// What policy services are told beside this; `None`: there is no connection, and they are not asked.
     pub connection: Option<Connection<'a>>,
+    /// What is known of the client's name.
+    pub names: ClientNames<'a>,
     /// The client has sent commands ahead where that is not allowed.
     pub pipelined: bool,
 }
@@ -78,6 +83,25 @@ impl Facts<'_> {
             Some(port) => format!("{client}:{port}"),
         }
     }
+}
+
+/// What DNS says of a client's name, beside `client_name`.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientNames<'a> {
+    /// Of `client_name`.
+    pub status: NameStatus,
+    /// The name that the address leads to, verified or not; or `unknown`.
+    pub reverse: &'a str,
+    pub reverse_status: NameStatus,
+}
+
+impl ClientNames<'_> {
+    /// There is none.
+    pub const UNKNOWN: ClientNames<'static> = ClientNames {
+        status: NameStatus::None,
+        reverse: "unknown",
+        reverse_status: NameStatus::None,
+    };
 }
 
 /// A client's certificate, as far as restrictions ask for it.
@@ -116,6 +140,8 @@ pub struct Effects {
     pub asked: Vec<Asked>,
     /// Those of them that are to be asked about its leaves, too.
     pub leaf_services: LeafServices,
+    /// What DNS has said so far.
+    pub dns: DnsAnswers,
     /// For the log, in order, before the refusal if there is one.
     pub events: Vec<Event>,
 }
@@ -147,6 +173,7 @@ pub struct Policy {
     stages: settings::Stages,
     codes: settings::Codes,
     mynetworks: CidrList,
+    by_dns: by_dns::Settings,
     own_addresses: Vec<IpAddr>,
     delay_reject: bool,
     relay_first: bool,

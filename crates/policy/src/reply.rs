@@ -1,5 +1,7 @@
 //! The reply texts of the restrictions, in one place. They are Postfix's: log readers know them.
 
+use std::net::IpAddr;
+
 use mail::EnhancedCode;
 use smtp::Reply;
 
@@ -7,6 +9,7 @@ use smtp::Reply;
 pub const RECIPIENT: &str = "Recipient address";
 pub const SENDER: &str = "Sender address";
 pub const CLIENT: &str = "Client host";
+pub const REVERSE: &str = "Unverified Client host";
 pub const HELO: &str = "Helo command";
 pub const CERTIFICATE: &str = "Client certificate";
 pub const LOGIN: &str = "SASL login name";
@@ -20,6 +23,81 @@ fn coded(code: u16, subject: u16, detail: u16, text: String) -> Reply {
         EnhancedCode::new((code / 100) as u8, subject, detail),
         text,
     )
+}
+
+/// `reject_unknown_client_hostname` and its relatives; `what` is the kind of name.
+pub fn unknown_client(code: u16, address: IpAddr, what: &str) -> Reply {
+    let detail = if what == "hostname" { 25 } else { 1 };
+    let text = format!("{CLIENT} rejected: cannot find your {what}, [{address}]");
+    coded(code, 7, detail, text)
+}
+
+/// `reject_unknown_helo_hostname`.
+pub fn unknown_helo(code: u16, helo: &str) -> Reply {
+    coded(
+        code,
+        7,
+        1,
+        format!("<{helo}>: {HELO} rejected: Host not found"),
+    )
+}
+
+/// `reject_unknown_sender_domain`, `reject_unknown_recipient_domain`.
+pub fn unknown_domain(code: u16, address: &str, what: &str, malformed: bool) -> Reply {
+    let detail = if what == SENDER { 8 } else { 2 };
+    let why = match malformed {
+        true => "Malformed DNS server reply",
+        false => "Domain not found",
+    };
+    coded(
+        code,
+        1,
+        detail,
+        format!("<{address}>: {what} rejected: {why}"),
+    )
+}
+
+/// A domain whose MX record says that it takes no mail (RFC 7505 section 4.2).
+pub fn null_mx(address: &str, what: &str, domain: &str) -> Reply {
+    let text =
+        format!("<{address}>: {what} rejected: Domain {domain} does not accept mail (nullMX)");
+    match what == SENDER {
+        true => coded(550, 7, 27, text),
+        false => coded(556, 1, 10, text),
+    }
+}
+
+/// `permit_mx_backup`, when DNS does not answer.
+pub fn no_exchanger_information(address: &str, why: &str) -> Reply {
+    let text = format!(
+        "<{address}>: {RECIPIENT} rejected: Unable to look up mail exchanger information: {why}"
+    );
+    coded(450, 4, 4, text)
+}
+
+/// `permit_dnswl_client` and `permit_rhswl_client`, when DNS does not answer.
+pub fn list_failure(value: &str, what: &str) -> Reply {
+    coded(
+        450,
+        7,
+        1,
+        format!("<{value}>: {what} rejected: Service unavailable"),
+    )
+}
+
+/// A client, name or address on a list: the text that the template makes, its code in front.
+pub fn listed(code: u16, text: &str) -> Reply {
+    match Reply::parse(text) {
+        Some(
+            reply @ Reply {
+                code: 400..=599, ..
+            },
+        ) if reply.enhanced.is_some() => reply,
+        Some(Reply { code, text, .. }) if (400..=599).contains(&code) => {
+            coded(code, 7, 1, text.into_owned())
+        }
+        _ => coded(code, 7, 1, text.to_owned()),
+    }
 }
 
 /// A table failed: the client is to come back.

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use config::ConfigError;
 use tables::{TableList, Tables};
 
+use crate::by_dns::Check;
 use crate::delegate::{Service, Services};
 
 /// What a restriction is about, and with it the word in its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Client,
+    /// The client's name, verified or not.
+    ReverseName,
     Helo,
     Sender,
     Recipient,
@@ -60,6 +63,8 @@ pub(crate) enum Restriction {
     CheckAccess(Subject, TableList),
     /// `check_policy_service`.
     AskService(Arc<Service>),
+    /// What asks DNS.
+    AskDns(Arc<Check>),
     /// A table without `check_…_access` where it cannot be told what to look up.
     Misplaced(String),
     /// A name from `smtpd_restriction_classes`, with its list.
@@ -82,6 +87,7 @@ impl Restriction {
             Restriction::PermitSaslAuthenticated => "permit_sasl_authenticated",
             Restriction::PermitKnownCertificate => "permit_tls_clientcerts",
             Restriction::PermitTrustedCertificate => "permit_tls_all_clientcerts",
+            Restriction::AskDns(check) => check.permit_name().unwrap_or("permit"),
             _ => "permit",
         }
     }
@@ -127,6 +133,17 @@ impl Reader<'_> {
                 Restriction::AskService(service.map_err(|error| {
                     error.at(self.config.origin(parameter)).parameter(parameter)
                 })?)
+            } else if name == "reject_maps_rbl" {
+                let lists = Check::old_lists(self.config)?.into_iter();
+                let lists = lists.map(|check| Restriction::AskDns(Arc::new(check)));
+                Restriction::Class(lists.collect())
+            } else if Check::takes_argument(&name) {
+                let text = argument("an argument")?;
+                let check = Check::with_argument(&name, text, self.tables).transpose();
+                let check = check.map_err(|problem| self.mistake(parameter, word, problem))?;
+                check.map_or(Restriction::Unsupported(name), |check| {
+                    Restriction::AskDns(Arc::new(check))
+                })
             } else if name == "sleep" {
                 let seconds = argument("a number of seconds")?;
                 let Ok(seconds) = seconds.parse() else {
@@ -134,9 +151,6 @@ impl Reader<'_> {
                     return Err(self.mistake(parameter, word, problem));
                 };
                 Restriction::Sleep(seconds)
-            } else if TAKES_ARGUMENT.contains(&name.as_str()) {
-                argument("an argument")?;
-                Restriction::Unsupported(name)
             } else if self.classes.iter().any(|class| class == word) {
                 if depth > 10 {
                     let problem = format!("restriction class {word} contains itself");
@@ -222,7 +236,11 @@ pub(crate) fn plain(name: &str) -> Option<Restriction> {
         "reject_plaintext_session" => Restriction::RejectPlaintextSession,
         "defer_if_reject" => Restriction::DeferIfReject,
         "reject_unauth_pipelining" => Restriction::RejectUnauthPipelining,
-        name => return login_mismatch(name).map(Restriction::RejectLoginMismatch),
+        name => {
+            let by_dns = Check::plain(name).map(|check| Restriction::AskDns(Arc::new(check)));
+            let by_login = || login_mismatch(name).map(Restriction::RejectLoginMismatch);
+            return by_dns.or_else(by_login);
+        }
     })
 }
 
@@ -244,6 +262,7 @@ fn login_mismatch(name: &str) -> Option<LoginMismatch> {
 fn access_subject(name: &str) -> Option<Subject> {
     Some(match name {
         "check_client_access" => Subject::Client,
+        "check_reverse_client_hostname_access" => Subject::ReverseName,
         "check_helo_access" => Subject::Helo,
         "check_sender_access" => Subject::Sender,
         "check_recipient_access" => Subject::Recipient,
@@ -265,47 +284,9 @@ fn stage_subject(parameter: &str) -> Option<Subject> {
     })
 }
 
-/// Restrictions with an argument that Postroom does not apply yet.
-const TAKES_ARGUMENT: &[&str] = &[
-    "check_reverse_client_hostname_access",
-    "check_client_a_access",
-    "check_client_mx_access",
-    "check_client_ns_access",
-    "check_reverse_client_hostname_a_access",
-    "check_reverse_client_hostname_mx_access",
-    "check_reverse_client_hostname_ns_access",
-    "check_helo_a_access",
-    "check_helo_mx_access",
-    "check_helo_ns_access",
-    "check_sender_a_access",
-    "check_sender_mx_access",
-    "check_sender_ns_access",
-    "check_recipient_a_access",
-    "check_recipient_mx_access",
-    "check_recipient_ns_access",
-    "reject_rbl_client",
-    "permit_dnswl_client",
-    "reject_rhsbl_client",
-    "permit_rhswl_client",
-    "reject_rhsbl_reverse_client",
-    "reject_rhsbl_helo",
-    "reject_rhsbl_sender",
-    "reject_rhsbl_recipient",
-];
-
 /// Restrictions without argument that Postroom does not apply yet.
 const UNSUPPORTED: &[&str] = &[
-    "reject_unknown_client_hostname",
-    "reject_unknown_client",
-    "reject_unknown_reverse_client_hostname",
-    "reject_unknown_forward_client_hostname",
-    "reject_unknown_helo_hostname",
-    "reject_unknown_hostname",
-    "reject_unknown_sender_domain",
-    "reject_unknown_recipient_domain",
-    "reject_unknown_address",
     "reject_unverified_sender",
     "reject_unverified_recipient",
-    "permit_mx_backup",
     "permit_naked_ip_address",
 ];

@@ -8,9 +8,9 @@ use config::{Config, ConfigError};
 use route::{Router, UnknownIn};
 use tables::Tables;
 
-use crate::Policy;
 use crate::delegate::Services;
 use crate::restriction::{Reader, Restriction};
+use crate::{Policy, by_dns};
 
 /// The restriction lists by stage of the dialogue.
 pub(crate) struct Stages {
@@ -99,6 +99,7 @@ pub(crate) fn policy(
         codes: codes(config)?,
         mynetworks: tables.network_list(&config.string("mynetworks")?),
         own_addresses,
+        by_dns: by_dns::Settings::read(config, tables)?,
         delay_reject: config.bool("smtpd_delay_reject")?,
         relay_first: config.bool("smtpd_relay_before_recipient_restrictions")?,
         reject_unlisted_recipient: config.bool("smtpd_reject_unlisted_recipient")?,
@@ -167,7 +168,7 @@ fn codes(config: &Config) -> Result<Codes, ConfigError> {
     })
 }
 
-fn code(config: &Config, name: &str) -> Result<u16, ConfigError> {
+pub(crate) fn code(config: &Config, name: &str) -> Result<u16, ConfigError> {
     let value = config.int(name)?;
     match u16::try_from(value) {
         Ok(code @ 400..=599) => Ok(code),

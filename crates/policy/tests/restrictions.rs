@@ -50,6 +50,7 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
         encrypted: false,
         certificate: None,
         connection: None,
+        names: postroom_policy::ClientNames::UNKNOWN,
         pipelined: false,
     };
     let mut walk = Walk::new(Instant::now());
@@ -204,6 +205,7 @@ async fn an_access_table_can_hold_a_message() {
         encrypted: false,
         certificate: None,
         connection: None,
+        names: postroom_policy::ClientNames::UNKNOWN,
         pipelined: false,
     };
     let mut effects = Effects::default();
@@ -264,6 +266,7 @@ async fn known(
         encrypted: certificate.is_some(),
         certificate: certificate.as_ref(),
         connection: None,
+        names: postroom_policy::ClientNames::UNKNOWN,
         pipelined: false,
     };
     let mut walk = Walk::new(Instant::now());

@@ -14,7 +14,10 @@ use policy_server::PolicyServer;
 use side_by_side::{Peers, Suite};
 use support::*;
 use testkit::process::Process;
-use testkit::{Dovecot, DovecotOptions, MailServer, Postfix, Site, TempDir, free_port, require};
+use testkit::{
+    Certificates, Dovecot, DovecotOptions, MailServer, Postfix, Site, TempDir, free_port, require,
+    tls,
+};
 
 #[test]
 fn actions_and_bad_servers_lead_to_what_they_lead_to_in_postfix() {
@@ -98,6 +101,89 @@ fn comparable(line: &str) -> String {
     }
 }
 
+/// TLS with and without the client's certificate, and who has logged in.
+const SECRETIVE: &str = "\
+virtual_mailbox_domains = example.org
+virtual_mailbox_maps = static:x
+virtual_transport = discard:
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = @CERTS@/rsa.pem
+smtpd_tls_key_file = @CERTS@/rsa.key
+smtpd_tls_CAfile = @CERTS@/ca.pem
+smtpd_tls_ask_ccert = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = @AUTH@
+smtpd_sasl_auth_enable = yes
+smtpd_discard_ehlo_keywords = chunking
+smtpd_recipient_restrictions = check_policy_service inet:@POLICY@, reject_unauth_destination
+";
+
+#[test]
+fn a_service_is_told_of_encryption_certificate_and_login() {
+    if !testkit::peers() {
+        return;
+    }
+    let certificates = Certificates::new();
+    certificates.self_signed("ca", "rsa:2048", "/O=Tests/CN=Test CA");
+    certificates.self_signed("rsa", "rsa:2048", "/CN=mail.host.example");
+    certificates.signed("client", "prime256v1", "/O=Tests/CN=client=one two", "ca");
+    certificates.self_signed("stranger", "rsa:2048", "/CN=stranger");
+    let dovecot = Dovecot::with(DovecotOptions {
+        users: vec![("john@example.org".into(), "secret".into())],
+        extra: PROMPT_AUTH.to_owned(),
+        ..DovecotOptions::default()
+    });
+    let folder = certificates.certificate("ca");
+    let folder = folder.parent().expect("a file lies in a folder");
+    let main_cf = SECRETIVE
+        .replace("@CERTS@", &folder.display().to_string())
+        .replace("@AUTH@", &dovecot.auth_socket.display().to_string());
+    let heard = |start: fn(Site) -> MailServer| {
+        let policy = PolicyServer::start();
+        let server = start(Site::new(
+            &main_cf.replace("@POLICY@", &policy.address),
+            "tlsmgr unix - - n 1000? 1 tlsmgr\n",
+            &[],
+        ));
+        let mut dialogues = Vec::new();
+        for (certificate, tls12) in [
+            (None, false),
+            (Some("client"), false),
+            (Some("stranger"), true),
+        ] {
+            dialogues.push(tls::Dialogue {
+                port: server.port(),
+                certificate: certificate.map(|name| certificates.pair(name)),
+                tls12,
+                lines: SECRET_LINES.iter().map(|line| line.to_string()).collect(),
+                ..tls::Dialogue::default()
+            });
+        }
+        let replies = tls::talk(&dialogues);
+        let requests = policy.requests();
+        let lines = |request: &String| -> Vec<String> { request.lines().map(comparable).collect() };
+        (replies, requests.iter().map(lines).collect::<Vec<_>>())
+    };
+    let (theirs, ours) = (heard(Postfix::on), heard(start));
+    assert_eq!(theirs.1.len(), 3, "{theirs:#?}");
+    assert_eq!(theirs.0, ours.0);
+    for (theirs, ours) in theirs.1.iter().zip(&ours.1) {
+        assert_eq!(theirs, ours);
+    }
+    assert_eq!(theirs.1.len(), ours.1.len());
+}
+
+const SECRET_LINES: &[&str] = &[
+    "EHLO client.example",
+    "STARTTLS",
+    "@TLS",
+    "EHLO client.example",
+    "AUTH PLAIN AGpvaG5AZXhhbXBsZS5vcmcAc2VjcmV0",
+    "MAIL FROM:<john@example.org> AUTH=j+40example.org",
+    "RCPT TO:<jane@example.org>",
+    "QUIT",
+];
+
 #[test]
 fn an_answer_without_end_is_given_up() {
     let policy = PolicyServer::start();
@@ -144,6 +230,28 @@ fn connections_are_kept_and_a_lost_one_is_replaced_at_once() {
     policy.hang_up();
     client.command("RCPT TO:<x@example.org>", 250);
     assert_eq!(policy.connections(), 2);
+}
+
+#[test]
+fn what_nobody_asked_for_is_no_answer_to_the_next_request() {
+    let policy = PolicyServer::start();
+    let server = plain(&format!(
+        "smtpd_recipient_restrictions = reject_unauth_destination, check_policy_service inet:{}\n\
+         virtual_alias_maps = inline:{{chatter@example.org=john@example.org}}\n",
+        policy.address
+    ));
+    let mut client = server.smtp();
+    client.command("MAIL FROM:<a@b.example>", 250);
+    for round in 1..=3 {
+        client.command("RCPT TO:<chatter@example.org>", 250);
+        testkit::wait_for("the rest of the answer", PATIENCE, || {
+            (policy.answered() == round * 2 - 1).then_some(())
+        });
+        client.command("RCPT TO:<john@example.org>", 250);
+        testkit::wait_for("the answer", PATIENCE, || {
+            (policy.answered() == round * 2).then_some(())
+        });
+    }
 }
 
 #[test]

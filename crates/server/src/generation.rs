@@ -447,7 +447,9 @@ fn services(
         for name in built.policy.unsupported() {
             remarks.add(
                 &id,
-                format!("restriction {name} is not applied by this version"),
+                format!(
+                    "restriction {name} is not applied by this version: it lets everything pass"
+                ),
             );
         }
         smtpd.push(Arc::new(built));

@@ -27,8 +27,8 @@
 mod attempt;
 mod audit;
 mod control;
-mod forward;
 mod footer;
+mod forward;
 mod generation;
 mod headers;
 mod listen;

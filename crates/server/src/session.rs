@@ -56,13 +56,13 @@ pub(crate) async fn serve(
     );
     // Replies are small and wait for nothing; Nagle's algorithm would hold them back.
     let _ = stream.set_nodelay(true);
-    let name = match smtpd.incoming.peername_lookup {
-        true => shared.names.of(ip).await,
-        false => "unknown".to_owned(),
+    let peer = match smtpd.incoming.peername_lookup {
+        true => shared.names.of(ip, address.port()).await,
+        false => Peer::new(Peer::UNKNOWN, ip, address.port()),
     };
     let peer = Peer {
         show_port: smtpd.incoming.port_logging,
-        ..Peer::new(name, ip, address.port())
+        ..peer
     };
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
     let privileges = Privileges {

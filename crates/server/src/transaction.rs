@@ -60,6 +60,11 @@ impl Client<'_> {
                 certificate.map(|certificate| &certificate.facts)
             }),
             connection: None,
+            names: policy::ClientNames {
+                status: self.peer.name_status,
+                reverse: &self.peer.reverse_name,
+                reverse_status: self.peer.reverse_status,
+            },
             pipelined: self.has_pipelined,
         }
     }

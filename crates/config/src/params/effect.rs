@@ -41,7 +41,6 @@ const CHECKS: &str = "mail that these checks would refuse or change goes through
 const FILTER: &str =
     "mail does not go through the filter: what it would refuse or change stays as it is";
 const VERIFY: &str = "addresses are not verified by asking other servers";
-const POLICY: &str = "policy services are not asked as this setting says";
 const LOCAL: &str = "mail for accounts of this machine does not do what this setting says";
 const CLIENT: &str = "mail to other servers goes out as if it were not set";
 const LMTP: &str = "mail goes to LMTP servers as if it were not set";
@@ -307,14 +306,11 @@ static EFFECTS: &[(&str, Effect)] = &[
     // Decisions about clients
     ("address_verify_*", Missing(VERIFY)),
     ("unverified_*", Missing(VERIFY)),
-    ("smtpd_policy_service_*", Missing(POLICY)),
     (
         "smtpd_authorized_verp_clients",
         Missing("VERP is not offered"),
     ),
     ("*verp*", Missing("VERP is not offered")),
-    ("*rbl_reply*", Missing(DECIDES)),
-    ("maps_rbl_*", Missing(DECIDES)),
     (
         "smtpd_reject_footer_maps",
         Missing("the footer of all refusals is that of smtpd_reject_footer"),
@@ -332,8 +328,6 @@ static EFFECTS: &[(&str, Effect)] = &[
         Missing("each address is counted by itself"),
     ),
     ("smtpd_*", Missing(DECIDES)),
-    ("permit_mx_backup_networks", Missing(DECIDES)),
-    ("reject_tempfail_action", Missing(DECIDES)),
     ("*_tempfail_action", Missing(DECIDES)),
     ("*_reject_code", Missing(DECIDES)),
     ("qmqpd_*", Harmless(QMQP)),

@@ -33,7 +33,7 @@ rows! {
     accepted Int "default_minimum_delivery_slots" = "3", "Smallest delivery that may be preempted.";
     honoured Text "default_privs" = "nobody", "User whose rights commands and files of aliases get.";
     honoured Int "default_process_limit" = "100", "Processes, or here tasks, of one service.";
-    accepted Raw "default_rbl_reply" = "$rbl_code Service unavailable; $rbl_class [$rbl_what] blocked using $rbl_domain${rbl_reason?; $rbl_reason}", "Reply text for DNS lists; expanded when used.";
+    honoured Raw "default_rbl_reply" = "$rbl_code Service unavailable; $rbl_class [$rbl_what] blocked using $rbl_domain${rbl_reason?; $rbl_reason}", "Reply text for DNS lists; expanded when used.";
     accepted Int "default_recipient_limit" = "20000", "Recipients of one transport in memory.";
     accepted Time "default_recipient_refill_delay" = "5s", "";
     accepted Int "default_recipient_refill_limit" = "100", "";

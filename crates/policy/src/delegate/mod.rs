@@ -24,10 +24,10 @@ use crate::actions::Place;
 use crate::evaluate::{Outcome, Question};
 use crate::{Facts, Policy};
 
-/// A policy service that was to be asked, for `explain`.
+/// A policy service, or DNS, that was to be asked, for `explain`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Asked {
-    /// As it stands behind `check_policy_service`.
+    /// As it stands behind `check_policy_service`; `DNS:` and the restriction.
     pub service: String,
     /// The recipient that it was asked about.
     pub recipient: String,

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 /// Where a service listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl Pool {
                 self.lock().idle.clear();
                 None
             }
-            false => self.lock().idle.pop().filter(|idle| !self.is_over(idle)),
+            false => self.quiet().await,
         };
         if let Some(idle) = idle {
             return Ok(Lease {
@@ -117,6 +118,18 @@ impl Pool {
             requests: 0,
             _permit: permit,
         })
+    }
+
+    /// An idle connection over which nothing has come since its last answer: neither its end, nor what would be taken for the next answer.
+    async fn quiet(&self) -> Option<Idle> {
+        loop {
+            let mut idle = self.lock().idle.pop()?;
+            let mut byte = [0];
+            let heard = timeout(Duration::ZERO, idle.stream.read(&mut byte)).await;
+            if heard.is_err() && !self.is_over(&idle) {
+                return Some(idle);
+            }
+        }
     }
 
     /// Takes back a connection whose last answer was complete.

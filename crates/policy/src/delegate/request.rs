@@ -124,12 +124,12 @@ impl Request {
     }
 }
 
-/// RFC 3461 section 4: names in certificates may have any character.
+/// As xtext of RFC 3461 section 4, but that "=" stays, as in Postfix: names in certificates may have any character.
 fn xtext(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {
-            b'+' | b'=' => encoded.push_str(&format!("+{byte:02X}")),
+            b'+' => encoded.push_str(&format!("+{byte:02X}")),
             b'!'..=b'~' => encoded.push(char::from(byte)),
             _ => encoded.push_str(&format!("+{byte:02X}")),
         }

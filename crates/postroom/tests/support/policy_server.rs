@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ pub struct PolicyServer {
     pub address: String,
     requests: Arc<Mutex<Vec<String>>>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
+    answered: Arc<AtomicUsize>,
 }
 
 impl PolicyServer {
@@ -20,19 +22,23 @@ impl PolicyServer {
         let kept = Arc::clone(&requests);
         let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
         let all = Arc::clone(&streams);
+        let answered = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&answered);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let copy = stream.try_clone().expect("a second handle");
                 all.lock().expect("no panic while locked").push(copy);
                 let kept = Arc::clone(&kept);
+                let count = Arc::clone(&count);
                 // A client that goes away ends its thread.
-                std::thread::spawn(move || serve(stream, &kept));
+                std::thread::spawn(move || serve(stream, &kept, &count));
             }
         });
         PolicyServer {
             address,
             requests,
             streams,
+            answered,
         }
     }
 
@@ -49,13 +55,22 @@ impl PolicyServer {
         }
     }
 
+    /// How many requests have been answered to the end.
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::SeqCst)
+    }
+
     /// The requests so far, without their empty lines.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("no panic while locked").clone()
     }
 }
 
-fn serve(mut stream: TcpStream, kept: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    kept: &Mutex<Vec<String>>,
+    count: &AtomicUsize,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let mut request = String::new();
@@ -80,6 +95,7 @@ fn serve(mut stream: TcpStream, kept: &Mutex<Vec<String>>) -> std::io::Result<()
         if !answer(&mut stream, word)? {
             return stream.shutdown(Shutdown::Both);
         }
+        count.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -117,6 +133,12 @@ fn answer(stream: &mut TcpStream, word: &str) -> std::io::Result<bool> {
         "half" => {
             stream.write_all(b"action=DUN")?;
             return Ok(false);
+        }
+        // Says more than it was asked, a moment later.
+        "chatter" => {
+            stream.write_all(b"action=DUNNO\n\n")?;
+            std::thread::sleep(Duration::from_millis(50));
+            b"action=REJECT nobody asked\n\n"
         }
         "sleep" => {
             std::thread::sleep(Duration::from_secs(20));

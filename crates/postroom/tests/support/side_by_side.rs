@@ -50,10 +50,20 @@ impl Suite {
 
     /// The same; `peers` is called for each of the two servers before it starts.
     pub fn compare_with(&self, peers: impl Fn() -> Peers) -> usize {
-        let theirs = self.run(&peers(), Postfix::on);
-        let ours = self.run(&peers(), |site| {
+        self.compare_started(peers, Postfix::on, |site| {
             MailServer::postroom(Path::new(BINARY), site)
-        });
+        })
+    }
+
+    /// The same with servers that are started in a way of the test's own.
+    pub fn compare_started(
+        &self,
+        peers: impl Fn() -> Peers,
+        theirs: impl FnOnce(Site) -> MailServer,
+        ours: impl FnOnce(Site) -> MailServer,
+    ) -> usize {
+        let theirs = self.run(&peers(), theirs);
+        let ours = self.run(&peers(), ours);
         if let Ok(path) = std::env::var("SIDE_BY_SIDE_SHOW") {
             let all = self.dialogues.iter().zip(&theirs);
             let text: String = all
