@@ -696,3 +696,25 @@ fn spawn_runs_a_command_for_each_connection() {
         std::os::unix::net::UnixStream::connect(&socket).ok()
     });
 }
+
+#[test]
+fn the_process_limit_is_one_of_sessions() {
+    let port = testkit::free_port();
+    let site = testkit::Site::new(
+        PLAIN,
+        &format!("127.0.0.1:{port} inet n - n - 2 smtpd\n"),
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let (mut first, _second) = (Smtp::hello(port), Smtp::hello(port));
+    // The third waits for one of them to end.
+    let mut third = Smtp::connect(port);
+    let log = server.wait_log("has reached its process limit \"2\"");
+    assert!(
+        log.contains(&format!("service \"127.0.0.1:{port}\"")),
+        "{log}"
+    );
+    first.command("QUIT", 221);
+    third.expect(220);
+    third.command("QUIT", 221);
+}

@@ -67,6 +67,33 @@ pub(crate) struct Smtpd {
     pub incoming: Incoming,
     pub tls: tls::Service,
     pub sasl: Option<Sasl>,
+    /// Sessions at once.
+    pub room: Room,
+}
+
+/// The process limit of a service, as a limit of sessions.
+pub(crate) struct Room {
+    pub limit: usize,
+    pub free: Arc<Semaphore>,
+}
+
+impl Room {
+    /// Beyond this many, connections wait in the kernel's queue, whatever the limit is.
+    const MOST: usize = 20_000;
+
+    /// The number in master.cf; without one `default_process_limit`, where main.cf sets it: Postfix's own 100
+    /// is about processes. 0 is no limit.
+    fn of(config: &Config, service: &Service) -> Result<Room, ConfigError> {
+        let limit = match (service.max_processes, config.raw("default_process_limit")) {
+            (Some(0), _) | (None, None) => Room::MOST,
+            (Some(limit), _) => (limit as usize).min(Room::MOST),
+            (None, Some(_)) => positive(config, "default_process_limit")?.min(Room::MOST),
+        };
+        Ok(Room {
+            limit,
+            free: Arc::new(Semaphore::new(limit)),
+        })
+    }
 }
 
 impl Smtpd {
@@ -197,6 +224,7 @@ impl Generation {
         warnings.extend(remarks.lines());
         let rest = Generation::around(config, tables, own);
         let generation = rest.map_err(one)?;
+        warnings.extend(out_of_work(&generation.agents));
         let (mut unsupported, harmless) = config::effects::lines(config);
         unsupported.extend(config::effects::service_lines(config));
         Ok(Generation {
@@ -225,7 +253,6 @@ impl Generation {
             spool: spool(config)?,
             limits: TransportLimits::new(config),
             log_names: log_names(config)?,
-            // Last: it warns of services that cannot work.
             agents: Agents::new(config, &tables),
             config: config.clone(),
             tables,
@@ -298,6 +325,19 @@ impl Generation {
         let limit = transport_parameter(&self.config, transport, "destination_recipient_limit");
         limit.unwrap_or(usize::MAX)
     }
+}
+
+/// One line about all transports that cannot deliver; a stock master.cf has some that nobody uses.
+fn out_of_work(agents: &Agents) -> Option<String> {
+    let problems = agents.problems();
+    let told: Vec<String> = problems
+        .iter()
+        .map(|(name, problem)| format!("{name} ({problem})"))
+        .collect();
+    (!told.is_empty()).then(|| {
+        let told = told.join(", ");
+        format!("mail for these transports waits until their lines are right: {told}")
+    })
 }
 
 /// The addresses of this machine that count as ours.
@@ -474,6 +514,7 @@ fn build_smtpd(
         lenient_clients: tables.network_list(&exclusions.map_err(one)?),
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
+        room: Room::of(&config, service).map_err(one)?,
         service: service.clone(),
         log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,

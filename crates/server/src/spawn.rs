@@ -286,14 +286,13 @@ fn bind_unix(path: &Path, owner: &str) -> io::Result<UnixListener> {
 
 async fn accept_loop(listener: Listener, settings: watch::Receiver<Arc<Spawn>>) {
     loop {
-        let room = Arc::clone(&settings.borrow().room);
-        // Beyond the process limit, clients wait in the kernel's queue.
-        let Ok(permit) = room.acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok(connection) => {
+                // Beyond the process limit, clients wait.
                 let service = Arc::clone(&settings.borrow());
+                let Ok(permit) = Arc::clone(&service.room).acquire_owned().await else {
+                    return;
+                };
                 tokio::spawn(async move {
                     service.run(connection).await;
                     drop(permit);
