@@ -153,12 +153,7 @@ impl Dialogue {
             error_sleep_time: Duration::ZERO,
             ..Settings::default()
         };
-        let peer = Peer {
-            name: "unknown".to_owned(),
-            address: Ipv4Addr::LOCALHOST.into(),
-            port: 12345,
-            show_port: false,
-        };
+        let peer = Peer::new("unknown", Ipv4Addr::LOCALHOST.into(), 12345);
         let now = Instant::now();
         let mut session = server::Session::new(Arc::new(settings), peer, now);
         let mut dialogue = Dialogue::default();

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
+
+use crate::wire::Wire;
+
 /// Who the messages are for. Each message gets the next address in turn.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -18,6 +22,9 @@ pub struct Load {
     pub recipients: Arc<Vec<String>>,
     /// Recipients are unknown: a refusal is what is wanted, and no message follows.
     pub refused: bool,
+    /// STARTTLS after EHLO, then AUTH PLAIN where a response for it is given.
+    pub tls: Option<Arc<ClientConfig>>,
+    pub login: Option<&'static str>,
 }
 
 /// What became of the messages.
@@ -41,7 +48,8 @@ pub fn run(load: &Load) -> Tally {
     let threads: Vec<_> = (0..load.sessions)
         .map(|_| {
             let (load, counts, next) = (load.clone(), counts.clone(), next.clone());
-            let builder = std::thread::Builder::new().stack_size(128 * 1024);
+            let builder = std::thread::Builder::new()
+                .stack_size(if load.tls.is_some() { 1024 } else { 128 } * 1024);
             let body = move || session(&load, begin + load.duration, &counts, &next);
             builder.spawn(body).expect("threads are to be had")
         })
@@ -92,7 +100,7 @@ fn one_message(
 ) -> std::io::Result<u16> {
     let connection = match client {
         Some(connection) => connection,
-        None => client.insert(Client::hello(load.port)?),
+        None => client.insert(Client::open(load)?),
     };
     let code = if load.refused {
         let last = if load.kept { "RSET" } else { "QUIT" };
@@ -110,7 +118,8 @@ fn one_message(
 
 /// A connection with a buffer of its own.
 pub struct Client {
-    stream: TcpStream,
+    /// `None` only while it is being encrypted.
+    stream: Option<Wire>,
     buffer: Vec<u8>,
     /// Codes of the last exchange.
     codes: Vec<u16>,
@@ -123,7 +132,7 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut client = Client {
-            stream,
+            stream: Some(Wire::Clear(stream)),
             buffer: Vec::with_capacity(4096),
             codes: Vec::new(),
         };
@@ -132,6 +141,32 @@ impl Client {
         client.exchange(b"EHLO bench.example\r\n", 1)?;
         client.check(0, 250)?;
         Ok(client)
+    }
+
+    /// The same, then STARTTLS and AUTH as the load has it.
+    fn open(load: &Load) -> std::io::Result<Client> {
+        let mut client = Client::hello(load.port)?;
+        if let Some(settings) = &load.tls {
+            client.exchange(b"STARTTLS\r\n", 1)?;
+            client.check(0, 220)?;
+            let clear = client
+                .stream
+                .take()
+                .ok_or(std::io::ErrorKind::NotConnected)?;
+            client.stream = Some(clear.encrypt(settings)?);
+            client.exchange(b"EHLO bench.example\r\n", 1)?;
+            client.check(0, 250)?;
+        }
+        if let Some(response) = load.login {
+            client.exchange(format!("AUTH PLAIN {response}\r\n").as_bytes(), 1)?;
+            client.check(0, 235)?;
+        }
+        Ok(client)
+    }
+
+    fn stream(&mut self) -> std::io::Result<&mut Wire> {
+        let closed = || std::io::ErrorKind::NotConnected.into();
+        self.stream.as_mut().ok_or_else(closed)
     }
 
     /// One message; returns the code of the final reply, or of the refusal. `after` is pipelined behind the dot.
@@ -157,7 +192,7 @@ impl Client {
 
     /// Sends a group of commands and reads as many replies; a closed connection is an error.
     pub fn exchange(&mut self, commands: &[u8], replies: usize) -> std::io::Result<()> {
-        self.stream.write_all(commands)?;
+        self.stream()?.write_all(commands)?;
         self.read(replies)
     }
 
@@ -189,7 +224,7 @@ impl Client {
             self.buffer = rest.to_vec();
             if self.codes.len() < replies {
                 let mut chunk = [0; 4096];
-                let length = self.stream.read(&mut chunk)?;
+                let length = self.stream()?.read(&mut chunk)?;
                 if length == 0 {
                     return Err(std::io::ErrorKind::UnexpectedEof.into());
                 }

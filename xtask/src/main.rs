@@ -9,6 +9,7 @@ mod load;
 mod options;
 mod process_group;
 mod table_load;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -14,9 +14,20 @@ const MAX_BOUNDARY: usize = 2048;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     /// A header, its continuation lines joined by newlines, without white space in front of its colon.
-    Header(Vec<u8>),
+    Header(Owner, Vec<u8>),
     /// A body line. The empty line that ends a header is one, and stands there also where the message has none.
     Body(Vec<u8>),
+}
+
+/// Whose header it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The message's own.
+    Message,
+    /// Of a part of a multipart.
+    Part,
+    /// Of a message that is attached.
+    Attached,
 }
 
 /// Whether MIME parts are looked into.
@@ -29,27 +40,21 @@ pub enum Depth {
 
 /// Divides a message into its pieces. Lines end with a newline; the last one may lack it.
 pub fn pieces(message: &[u8], depth: Depth) -> Vec<Piece> {
-    let mut divider = Divider {
-        depth,
-        state: State::Header { primary: true },
-        header: Vec::new(),
-        part: Part::Leaf,
-        digest: false,
-        boundaries: Vec::new(),
-        pieces: Vec::new(),
-    };
+    let mut divider = Divider::new(depth, usize::MAX);
     let text = message.strip_suffix(b"\n").unwrap_or(message);
     if !message.is_empty() {
         for line in text.split(|&byte| byte == b'\n') {
             divider.line(line);
         }
     }
-    divider.end_header_line();
-    divider.pieces
+    divider.finish()
 }
 
-struct Divider {
+/// Divides a message that comes line by line.
+pub struct Divider {
     depth: Depth,
+    /// Of longer headers the rest is left out.
+    header_limit: usize,
     state: State,
     /// The header line that may go on.
     header: Vec<u8>,
@@ -63,7 +68,7 @@ struct Divider {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    Header { primary: bool },
+    Header(Owner),
     Body,
 }
 
@@ -79,28 +84,67 @@ struct Boundary {
 }
 
 impl Divider {
-    fn line(&mut self, line: &[u8]) {
+    /// Of a header longer than `header_limit` bytes the rest is left out.
+    pub fn new(depth: Depth, header_limit: usize) -> Divider {
+        Divider {
+            depth,
+            header_limit,
+            state: State::Header(Owner::Message),
+            header: Vec::new(),
+            part: Part::Leaf,
+            digest: false,
+            boundaries: Vec::new(),
+            pieces: Vec::new(),
+        }
+    }
+
+    /// Takes the next line, without its newline. [`Divider::take`] has what is known then.
+    pub fn line(&mut self, line: &[u8]) {
         match self.state {
-            State::Header { primary } => self.header_line(line, primary),
+            State::Header(owner) => self.header_line(line, owner),
             State::Body => self.body_line(line),
         }
     }
 
-    fn header_line(&mut self, line: &[u8], primary: bool) {
-        if !self.header.is_empty() && line.starts_with(b" ")
-            || !self.header.is_empty() && line.starts_with(b"\t")
-        {
-            self.header.push(b'\n');
-            self.header.extend_from_slice(line);
+    /// A body line goes on: no part ends or begins with this.
+    pub fn rest_of_line(&mut self, rest: &[u8]) {
+        self.pieces.push(Piece::Body(rest.to_vec()));
+    }
+
+    /// Whether the next line belongs to a body.
+    pub fn is_in_body(&self) -> bool {
+        self.state == State::Body
+    }
+
+    /// The pieces that are complete.
+    pub fn take(&mut self) -> Vec<Piece> {
+        std::mem::take(&mut self.pieces)
+    }
+
+    /// The message is complete: what is left.
+    pub fn finish(&mut self) -> Vec<Piece> {
+        if let State::Header(owner) = self.state {
+            self.end_header_line(owner);
+        }
+        self.take()
+    }
+
+    fn header_line(&mut self, line: &[u8], owner: Owner) {
+        if !self.header.is_empty() && matches!(line.first(), Some(b' ' | b'\t')) {
+            if self.header.len() + line.len() < self.header_limit {
+                self.header.push(b'\n');
+                self.header.extend_from_slice(line);
+            }
             return;
         }
-        self.end_header_line();
+        self.end_header_line(owner);
         if let Some((name, rest)) = name_and_rest(line) {
             self.header = [name, rest].concat();
+            self.header.truncate(self.header_limit);
             return;
         }
         self.state = match self.part {
-            Part::Message => State::Header { primary: false },
+            Part::Message => State::Header(Owner::Attached),
             Part::Leaf => State::Body,
         };
         self.part = Part::Leaf;
@@ -109,14 +153,14 @@ impl Divider {
             return;
         }
         // Text without an empty line in front: the message's own header gets one, those of parts do not.
-        if primary {
+        if owner == Owner::Message {
             self.pieces.push(Piece::Body(Vec::new()));
         }
         self.state = State::Body;
         self.body_line(line);
     }
 
-    fn end_header_line(&mut self) {
+    fn end_header_line(&mut self, owner: Owner) {
         let header = std::mem::take(&mut self.header);
         if header.is_empty() {
             return;
@@ -124,7 +168,7 @@ impl Divider {
         if self.depth == Depth::Parts {
             self.notice_type(&header);
         }
-        self.pieces.push(Piece::Header(header));
+        self.pieces.push(Piece::Header(owner, header));
     }
 
     fn notice_type(&mut self, header: &[u8]) {
@@ -167,7 +211,7 @@ impl Divider {
             .truncate(if last { level } else { level + 1 });
         self.part = Part::Leaf;
         if !last {
-            self.state = State::Header { primary: false };
+            self.state = State::Header(Owner::Part);
             if self.digest {
                 self.part = Part::Message;
             }
@@ -255,7 +299,7 @@ mod tests {
         let found: Vec<String> = pieces(message.as_bytes(), depth)
             .iter()
             .map(|piece| match piece {
-                Piece::Header(text) => format!("H:{}", String::from_utf8_lossy(text)),
+                Piece::Header(_, text) => format!("H:{}", String::from_utf8_lossy(text)),
                 Piece::Body(text) => format!("B:{}", String::from_utf8_lossy(text)),
             })
             .collect();

@@ -7,6 +7,8 @@ use mail::fold::fold;
 use smtp::Reply;
 use tables::{TableError, TableList};
 
+use crate::reply;
+
 /// What an access table says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -14,8 +16,10 @@ pub(crate) enum Action {
     Dunno,
     Reject(Refused),
     Defer(Refused),
-    /// DEFER_IF_PERMIT.
-    DeferIfPermit(String),
+    DeferIfPermit(Refused),
+    DeferIfReject(Refused),
+    /// FILTER, `transport:nexthop`.
+    Filter(String),
     Hold(String),
     Discard(String),
     Redirect(String),
@@ -42,16 +46,22 @@ impl Action {
         let (verb, rest) = value.split_once(char::is_whitespace).unwrap_or((value, ""));
         let rest = rest.trim();
         if verb.len() == 3
+            && !rest.is_empty()
             && let Some(Reply {
                 code: code @ 400..,
                 enhanced,
-                text,
+                ..
             }) = Reply::parse(value)
         {
+            // The class of an enhanced code need not be the reply's.
+            let (enhanced, text) = match EnhancedCode::split_prefix(rest) {
+                Some((given, text)) => (enhanced.or(Some(given)), text),
+                None => (enhanced, rest),
+            };
             let refused = Refused {
                 code: Some(code),
                 enhanced,
-                text: text.into_owned(),
+                text: text.to_owned(),
             };
             return if code < 500 {
                 Action::Defer(refused)
@@ -79,8 +89,9 @@ impl Action {
             "DUNNO" => Action::Dunno,
             "REJECT" => Action::Reject(refused()),
             "DEFER" => Action::Defer(refused()),
-            "DEFER_IF_PERMIT" => Action::DeferIfPermit(rest.into()),
-            "DEFER_IF_REJECT" => Action::Dunno,
+            "DEFER_IF_PERMIT" => Action::DeferIfPermit(refused()),
+            "DEFER_IF_REJECT" => Action::DeferIfReject(refused()),
+            "FILTER" => Action::Filter(rest.into()),
             "HOLD" => Action::Hold(rest.into()),
             "DISCARD" => Action::Discard(rest.into()),
             "REDIRECT" => Action::Redirect(rest.into()),
@@ -91,6 +102,42 @@ impl Action {
             _ => Action::Other(value.into()),
         }
     }
+}
+
+impl Action {
+    /// The name of an action that is about the message and not about the command.
+    pub fn of_the_message(&self) -> Option<&'static str> {
+        Some(match self {
+            Action::Filter(_) => "FILTER",
+            Action::Hold(_) => "HOLD",
+            Action::Discard(_) => "DISCARD",
+            Action::Redirect(_) => "REDIRECT",
+            Action::Bcc(_) => "BCC",
+            Action::Prepend(_) => "PREPEND",
+            _ => return None,
+        })
+    }
+}
+
+/// Whether the line begins as a header does: printable characters and a colon.
+pub(crate) fn is_header(line: &str) -> bool {
+    let name = line.split(':').next().unwrap_or_default();
+    name.len() < line.len() && !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// An enhanced status code of a table that is used for all kinds of things, as it fits this one (RFC 3463 section 3.2).
+pub(crate) fn fitting(code: EnhancedCode, what: &str) -> EnhancedCode {
+    let (subject, detail) = match (what, code.subject, code.detail) {
+        (reply::SENDER, 1, 1 | 3 | 4 | 6) => (1, 7),
+        (reply::SENDER, 1, 2) => (1, 8),
+        (reply::SENDER, 1, 5) => (1, 0),
+        (reply::RECIPIENT, 1, 7) => (1, 3),
+        (reply::RECIPIENT, 1, 8) => (1, 2),
+        (reply::SENDER | reply::RECIPIENT, ..) => return code,
+        (_, 1, 0..=8) => (0, 0),
+        _ => return code,
+    };
+    EnhancedCode::new(code.class, subject, detail)
 }
 
 /// The keys for an address, most specific first.
@@ -149,15 +196,44 @@ pub(crate) fn address_keys(
     keys
 }
 
-/// The first value that a table of the list has for one of the keys.
-pub(crate) async fn find(list: &TableList, keys: &[String]) -> Result<Option<String>, TableError> {
-    for (index, key) in keys.iter().enumerate() {
+/// What is looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub text: String,
+    /// The thing itself and not a part of it: tables of patterns are asked for nothing else.
+    pub whole: bool,
+}
+
+impl Key {
+    /// A name, and what stands for it in a table, from the most specific on.
+    pub fn all(texts: Vec<String>) -> impl Iterator<Item = Key> {
+        texts.into_iter().enumerate().map(|(index, text)| Key {
+            text,
+            whole: index == 0,
+        })
+    }
+}
+
+/// An entry of an access table.
+pub(crate) struct Found {
+    pub table: String,
+    pub key: String,
+    pub value: String,
+}
+
+/// The first entry that a table of the list has for one of the keys.
+pub(crate) async fn find(list: &TableList, keys: &[Key]) -> Result<Option<Found>, TableError> {
+    for Key { text: key, whole } in keys {
         for table in list.tables() {
-            if index > 0 && table.is_pattern() {
+            if !whole && table.is_pattern() {
                 continue;
             }
             if let Some(value) = table.lookup(&fold(key)).await? {
-                return Ok(Some(value));
+                return Ok(Some(Found {
+                    table: table.spec().to_owned(),
+                    key: key.clone(),
+                    value,
+                }));
             }
         }
     }

@@ -1,15 +1,15 @@
 //! Going through the lists of restrictions.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::time::Duration;
 
 use route::{Listing, Resolved, Walk};
 use smtp::Reply;
-use tables::TableList;
 
-use crate::access::{self, Action, Refused};
-use crate::restriction::{self, Restriction, Subject};
-use crate::{Effects, Facts, Policy, reply};
+use crate::restriction::{Restriction, Subject};
+use crate::{Effects, Event, Facts, Policy, Stage, reply};
 
 /// What a restriction, or a list of them, decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,15 +25,61 @@ pub(crate) struct Question<'a> {
     pub facts: Facts<'a>,
     pub walk: &'a mut Walk,
     pub effects: &'a mut Effects,
+    /// At which command; restrictions that were delayed have that of their own list.
+    pub stage: Stage,
+    /// The domain of ETRN.
+    pub etrn: Option<&'a str>,
     /// The first `defer_if_permit`; it counts when nothing refuses for good.
     pub defer_if_permit: Option<Reply>,
+    /// The first `defer_if_reject` of the list; it counts when something refuses for good.
+    pub defer_if_reject: Option<Reply>,
+    /// Under how many `warn_if_reject` we are.
+    pub warning: usize,
+}
+
+impl Question<'_> {
+    /// What a refusal comes to: nothing under `warn_if_reject`, "later" after `defer_if_reject`.
+    fn refuse(&mut self, refusal: Reply) -> Outcome {
+        if self.warning > 0 {
+            self.effects.events.push(Event::Action {
+                name: "reject_warning",
+                text: refusal.to_string(),
+            });
+            return Outcome::Dunno;
+        }
+        match self.defer_if_reject.take() {
+            Some(later) if refusal.code >= 500 => Outcome::Refuse(later),
+            _ => Outcome::Refuse(refusal),
+        }
+    }
+
+    pub(crate) fn log(&mut self, name: &'static str, text: String) {
+        self.effects.events.push(Event::Action { name, text });
+    }
+
+    pub(crate) fn warn(&mut self, text: String) {
+        self.effects.events.push(Event::Warning(text));
+    }
 }
 
 type Deciding<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
 impl Policy {
-    /// Goes through one list. `what` and `value` name the thing in the replies of plain `reject`.
+    /// Goes through the list of a parameter. `what` and `value` name the thing in the replies of plain `reject`.
     pub(crate) fn run<'a>(
+        &'a self,
+        question: &'a mut Question<'_>,
+        list: &'a [Restriction],
+        what: &'static str,
+        value: &'a str,
+    ) -> Deciding<'a> {
+        question.defer_if_reject = None;
+        question.warning = 0;
+        self.go_through(question, list, what, value)
+    }
+
+    /// The same for a list inside of a list.
+    pub(crate) fn go_through<'a>(
         &'a self,
         question: &'a mut Question<'_>,
         list: &'a [Restriction],
@@ -43,25 +89,65 @@ impl Policy {
         Box::pin(async move {
             let mut warn_only = false;
             for restriction in list {
+                // Whatever else is decided, the message is thrown away.
+                if question.effects.discard.is_some() {
+                    break;
+                }
                 if matches!(restriction, Restriction::WarnIfReject) {
                     warn_only = true;
                     continue;
                 }
-                let outcome = self.apply(question, restriction, what, value).await;
-                match outcome {
-                    Outcome::Refuse(refusal) if warn_only => {
-                        question
-                            .effects
-                            .notes
-                            .push(format!("reject_warning: {refusal}"));
-                    }
-                    Outcome::Dunno => {}
-                    decided => return decided,
-                }
+                question.warning += usize::from(warn_only);
+                let outcome = match self.apply(question, restriction, what, value).await {
+                    Outcome::Refuse(refusal) => question.refuse(self.softened(refusal)),
+                    outcome => outcome,
+                };
+                question.warning -= usize::from(warn_only);
                 warn_only = false;
+                if outcome == Outcome::Ok && self.permits_by_itself(restriction) {
+                    self.log_permit(question, restriction.permit_name(), what, value, "")
+                        .await;
+                }
+                if outcome != Outcome::Dunno {
+                    return outcome;
+                }
+                // Nothing that follows can change the answer.
+                if question.defer_if_permit.is_some() && question.defer_if_reject.is_some() {
+                    break;
+                }
             }
             Outcome::Dunno
         })
+    }
+
+    /// Tables and classes log what they permit themselves.
+    fn permits_by_itself(&self, restriction: &Restriction) -> bool {
+        !matches!(
+            restriction,
+            Restriction::CheckAccess(..) | Restriction::AskService(_) | Restriction::Class(_)
+        )
+    }
+
+    /// `smtpd_log_access_permit_actions`.
+    pub(crate) async fn log_permit(
+        &self,
+        question: &mut Question<'_>,
+        action: &str,
+        what: &str,
+        value: &str,
+        origin: &str,
+    ) {
+        if self.logged_permits.is_empty() {
+            return;
+        }
+        match self.logged_permits.matches(action).await {
+            Ok(true) => {
+                let text = format!("action={action} for {what}={value} {origin}");
+                question.log("permit", text);
+            }
+            Ok(false) => {}
+            Err(error) => question.warn(format!("smtpd_log_access_permit_actions: {error}")),
+        }
     }
 
     async fn apply(
@@ -84,7 +170,19 @@ impl Policy {
             Restriction::Defer => Outcome::Refuse(reply::deferred(self.codes.defer, value, what)),
             Restriction::DeferIfPermit => {
                 let later = reply::defer_if_permit(value, what);
-                question.defer_if_permit.get_or_insert(later);
+                self.defer_if_permit(question, later)
+            }
+            Restriction::DeferIfReject => {
+                let later = reply::defer_if_reject(value, what);
+                question.defer_if_reject.get_or_insert(later);
+                Outcome::Dunno
+            }
+            Restriction::RejectUnauthPipelining if facts.pipelined => {
+                Outcome::Refuse(reply::improper_pipelining(value, what))
+            }
+            Restriction::RejectUnauthPipelining => Outcome::Dunno,
+            Restriction::Sleep(seconds) => {
+                tokio::time::sleep(Duration::from_secs(*seconds)).await;
                 Outcome::Dunno
             }
             Restriction::PermitMynetworks => match self.is_trusted(facts.client_address).await {
@@ -95,7 +193,7 @@ impl Policy {
                 }
             },
             Restriction::PermitInetInterfaces => {
-                permit_if(self.own_addresses.contains(&facts.client_address))
+                permit_if(self.own_addresses.contains(&facts.socket_address))
             }
             Restriction::PermitAuthDestination => match self.is_ours(question).await {
                 Ok(ours) => permit_if(ours),
@@ -108,12 +206,10 @@ impl Policy {
             Restriction::RejectUnlisted(Subject::Sender) => self.unlisted_sender(question).await,
             Restriction::RejectUnlisted(_) => self.unlisted_recipient(question).await,
             Restriction::RejectNonFqdn(subject) => self.non_fqdn(facts, *subject),
-            Restriction::RejectInvalidHelo => {
-                let name = facts.helo;
-                if name.is_empty() || mail::host::is_valid_domain(name) {
-                    return Outcome::Dunno;
-                }
-                Outcome::Refuse(reply::invalid_helo(self.codes.invalid_helo, name))
+            Restriction::RejectInvalidHelo => self.invalid_helo(facts.helo),
+            Restriction::Misplaced(table) => {
+                question.warn(reply::misplaced_table(table, what));
+                Outcome::Refuse(reply::configuration_error())
             }
             Restriction::RejectMultiRecipientBounce => {
                 let several = facts.recipients_so_far + usize::from(facts.recipient.is_some()) > 1;
@@ -134,14 +230,31 @@ impl Policy {
             }
             Restriction::RejectLoginMismatch(which) => self.login_mismatch(question, *which).await,
             Restriction::CheckAccess(subject, list) => {
-                self.check_access(question, *subject, list, what, value)
-                    .await
+                self.check_access(question, *subject, list).await
             }
-            Restriction::Class(inner) => self.run(question, inner, what, value).await,
-            Restriction::WarnIfReject | Restriction::NeverMatches | Restriction::Unsupported(_) => {
-                Outcome::Dunno
+            Restriction::AskService(service) => {
+                Box::pin(self.ask_service(question, service, (what, value))).await
             }
+            Restriction::Class(inner) => self.go_through(question, inner, what, value).await,
+            Restriction::WarnIfReject | Restriction::Unsupported(_) => Outcome::Dunno,
         }
+    }
+
+    /// `soft_bounce`.
+    pub(crate) fn softened(&self, mut refusal: Reply) -> Reply {
+        if self.soft_bounce {
+            reply::soften(&mut refusal);
+        }
+        refusal
+    }
+
+    /// Under `warn_if_reject` it is as good as a refusal.
+    pub(crate) fn defer_if_permit(&self, question: &mut Question<'_>, later: Reply) -> Outcome {
+        if question.warning > 0 {
+            return Outcome::Refuse(later);
+        }
+        question.defer_if_permit.get_or_insert(later);
+        Outcome::Dunno
     }
 
     /// Resolves the recipient, or refuses with "Temporary lookup failure".
@@ -220,6 +333,9 @@ impl Policy {
         what: &str,
     ) -> Outcome {
         let is_sender = what == reply::SENDER;
+        if !is_sender && !self.checks_recipients {
+            return Outcome::Dunno;
+        }
         match self
             .router
             .listing(question.walk, resolved, is_sender)
@@ -234,6 +350,22 @@ impl Policy {
         }
     }
 
+    fn invalid_helo(&self, helo: &str) -> Outcome {
+        let name = helo.strip_suffix('.').unwrap_or(helo);
+        let valid = mail::host::is_valid_name(name) || name.parse::<IpAddr>().is_ok();
+        match self.bad_literal(helo) {
+            Some(refusal) => Outcome::Refuse(refusal),
+            None if helo.is_empty() || helo.starts_with('[') || valid => Outcome::Dunno,
+            None => Outcome::Refuse(reply::invalid_helo(self.codes.invalid_helo, helo)),
+        }
+    }
+
+    /// The refusal of `[…]` that is no address literal.
+    fn bad_literal(&self, helo: &str) -> Option<Reply> {
+        let bad = helo.starts_with('[') && mail::host::literal_address(helo).is_none();
+        bad.then(|| reply::invalid_helo_address(self.codes.invalid_helo, helo))
+    }
+
     fn non_fqdn(&self, facts: Facts<'_>, subject: Subject) -> Outcome {
         let (value, what) = match subject {
             Subject::Helo | Subject::Client => (facts.helo, reply::HELO),
@@ -244,9 +376,15 @@ impl Policy {
             Subject::Helo | Subject::Client => value,
             _ => value.rsplit_once('@').map_or("", |(_, domain)| domain),
         };
+        if what == reply::HELO
+            && let Some(refusal) = self.bad_literal(value)
+        {
+            return Outcome::Refuse(refusal);
+        }
         if value.is_empty() || domain.starts_with('[') {
             return Outcome::Dunno;
         }
+        let domain = domain.strip_suffix('.').unwrap_or(domain);
         let qualified = domain.contains('.') && mail::host::is_valid_name(domain);
         // The one address without domain that RFC 5321 section 4.5.1 wants accepted.
         let postmaster = subject == Subject::Recipient && value.eq_ignore_ascii_case("postmaster");
@@ -254,137 +392,6 @@ impl Policy {
             return Outcome::Dunno;
         }
         Outcome::Refuse(reply::not_fully_qualified(self.codes.non_fqdn, value, what))
-    }
-
-    async fn check_access(
-        &self,
-        question: &mut Question<'_>,
-        subject: Subject,
-        list: &TableList,
-        stage_what: &'static str,
-        stage_value: &str,
-    ) -> Outcome {
-        let facts = question.facts;
-        let (keys, value, what) = match subject {
-            Subject::Client => {
-                let mut keys = Vec::new();
-                if facts.client_name != "unknown" {
-                    keys.extend(access::domain_keys(facts.client_name, self.access_parents));
-                }
-                keys.extend(access::network_keys(facts.client_address));
-                let value = format!("{}[{}]", facts.client_name, facts.client_address);
-                (keys, value, reply::CLIENT)
-            }
-            Subject::Helo => {
-                let keys = access::domain_keys(facts.helo, self.access_parents);
-                (keys, facts.helo.to_owned(), reply::HELO)
-            }
-            Subject::Sender => match facts.sender {
-                Some("") => (vec!["<>".to_owned()], String::new(), reply::SENDER),
-                Some(sender) => (self.address_keys(sender), sender.to_owned(), reply::SENDER),
-                None => return Outcome::Dunno,
-            },
-            Subject::Recipient => match facts.recipient {
-                Some(rcpt) => (self.address_keys(rcpt), rcpt.to_owned(), reply::RECIPIENT),
-                None => return Outcome::Dunno,
-            },
-            Subject::Login => match facts.login {
-                Some(login) => (vec![login.to_owned()], login.to_owned(), reply::LOGIN),
-                None => return Outcome::Dunno,
-            },
-            Subject::Certificate => match facts.certificate {
-                Some(shown) => {
-                    let keys = vec![shown.fingerprint.clone(), shown.public_key.clone()];
-                    (keys, shown.subject.clone(), reply::CERTIFICATE)
-                }
-                None => return Outcome::Dunno,
-            },
-        };
-        match access::find(list, &keys).await {
-            Ok(None) => Outcome::Dunno,
-            Ok(Some(action)) => {
-                self.act(
-                    question,
-                    Action::parse(&action),
-                    (what, &value),
-                    (stage_what, stage_value),
-                )
-                .await
-            }
-            Err(error) => {
-                question.effects.notes.push(error.to_string());
-                Outcome::Refuse(reply::access_table_failure(&value, what))
-            }
-        }
-    }
-
-    fn address_keys(&self, address: &str) -> Vec<String> {
-        let canonical = self.router.rewrite(address);
-        access::address_keys(&canonical, self.router.extensions(), self.access_parents)
-    }
-
-    async fn act(
-        &self,
-        question: &mut Question<'_>,
-        action: Action,
-        (what, value): (&'static str, &str),
-        stage: (&'static str, &str),
-    ) -> Outcome {
-        let effects = &mut *question.effects;
-        let refuse = |refused: Refused, code: u16| {
-            let Refused {
-                code: given,
-                enhanced,
-                text,
-            } = refused;
-            let code = given.unwrap_or(code);
-            Outcome::Refuse(reply::access_denied(code, enhanced, value, what, &text))
-        };
-        match action {
-            Action::Ok => return Outcome::Ok,
-            Action::Dunno => {}
-            Action::Reject(refused) => return refuse(refused, self.codes.access),
-            Action::Defer(refused) => return refuse(refused, self.codes.access_defer),
-            Action::DeferIfPermit(text) => {
-                let code = self.codes.access_defer;
-                let later = reply::access_deferred(code, value, what, &text);
-                question.defer_if_permit.get_or_insert(later);
-            }
-            Action::Hold(text) => effects.hold = Some(text),
-            Action::Discard(text) => effects.discard = Some(text),
-            Action::Redirect(address) => effects.redirect = Some(address),
-            Action::Bcc(address) => effects.bcc.push(address),
-            Action::Prepend(header) => effects.prepend.push(header),
-            Action::Warn(text) => effects.notes.push(format!("warn: {text}")),
-            Action::Info(text) => effects.notes.push(format!("info: {text}")),
-            Action::Other(text) => return self.restrictions_of_value(question, &text, stage).await,
-        }
-        Outcome::Dunno
-    }
-
-    /// A table's value may be a list of restrictions that need no table of their own.
-    async fn restrictions_of_value(
-        &self,
-        question: &mut Question<'_>,
-        text: &str,
-        (what, value): (&'static str, &str),
-    ) -> Outcome {
-        let mut list = Vec::new();
-        for word in config::split_list(text) {
-            match self
-                .classes
-                .get(&word)
-                .cloned()
-                .or_else(|| restriction::plain(&word))
-            {
-                Some(restriction) => list.push(restriction),
-                None => {
-                    tracing::warn!(prog = "smtpd", "unknown smtpd restriction: \"{word}\"");
-                    return Outcome::Refuse(reply::configuration_error());
-                }
-            }
-        }
-        self.run(question, &list, what, value).await
     }
 }
 

@@ -15,12 +15,13 @@ use smtp::Reply;
 use smtp::address::Rules;
 use tables::Tables;
 
-use crate::{Effects, Facts, Policy};
+use crate::{Asked, Connection, Effects, Facts, Policy};
 
 /// Explains addresses by one configuration.
 pub struct Explainer {
     policy: Policy,
     rules: Rules,
+    asks_services: bool,
 }
 
 /// What becomes of a recipient.
@@ -37,6 +38,9 @@ pub struct Explanation {
     pub resolved: Option<Resolved>,
     /// Every question to a table, in order.
     pub lookups: Vec<Lookup>,
+    /// The policy services that decide with us, and what they said, if they were asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Asked>,
     /// Where the mail goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tree: Option<Branch>,
@@ -136,7 +140,16 @@ impl Explainer {
                 ..Rules::default()
             },
             policy: Policy::new(config, &tables, router, own)?,
+            asks_services: false,
         })
+    }
+
+    /// Asks policy services, too. They may take note of that: greylisting counts it as a try.
+    pub fn asking_services(self) -> Explainer {
+        Explainer {
+            asks_services: true,
+            ..self
+        }
     }
 
     /// What becomes of mail from `sender`, handed in by `client`, for the address.
@@ -147,6 +160,7 @@ impl Explainer {
             reason: None,
             resolved: None,
             lookups: Vec::new(),
+            services: Vec::new(),
             tree: None,
         };
         let Ok(recipient) = smtp::address::extract(&format!("<{address}>"), self.rules) else {
@@ -156,6 +170,7 @@ impl Explainer {
         let facts = Facts {
             client_name: "unknown",
             client_address: client,
+            socket_address: client,
             helo: "explain.invalid",
             sender: Some(sender),
             recipient: Some(&recipient),
@@ -165,11 +180,17 @@ impl Explainer {
             has_logins: false,
             encrypted: false,
             certificate: None,
+            pipelined: false,
+            connection: self.asks_services.then_some(Connection {
+                command: "RCPT",
+                protocol: "ESMTP",
+                reverse_client_name: "unknown",
+                ..Connection::default()
+            }),
         };
-        let decided = self
-            .policy
-            .recipient(&mut walk, facts, &mut Effects::default())
-            .await;
+        let mut effects = Effects::default();
+        let decided = self.policy.recipient(&mut walk, facts, &mut effects).await;
+        explanation.services = effects.asked;
         match decided {
             Ok(_) => explanation.reply = (&smtp::reply::RECIPIENT_OK).into(),
             Err(refusal) => {
@@ -281,6 +302,7 @@ impl fmt::Display for Explanation {
             )?;
         }
         write_lookups(f, &self.lookups)?;
+        write_services(f, &self.services)?;
         if let Some(tree) = &self.tree {
             writeln!(f, "  goes to")?;
             write_branch(f, tree, "    ", "")?;
@@ -314,6 +336,25 @@ fn write_lookups(f: &mut fmt::Formatter<'_>, lookups: &[Lookup]) -> fmt::Result 
             f,
             "    {parameter:parameter_width$}  {key:key_width$}  {result}  ({table})"
         )?;
+    }
+    Ok(())
+}
+
+fn write_services(f: &mut fmt::Formatter<'_>, services: &[Asked]) -> fmt::Result {
+    if services.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "  policy services")?;
+    for Asked {
+        service,
+        recipient,
+        action,
+    } in services
+    {
+        let action = action
+            .as_deref()
+            .unwrap_or("not asked (--ask-services does)");
+        writeln!(f, "    {service}  {recipient}  {action}")?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@
 //! it, and `explain` shows it.
 
 mod access;
+mod actions;
+mod delegate;
 mod evaluate;
 pub mod explain;
 mod identity;
@@ -13,6 +15,7 @@ pub mod reply;
 mod restriction;
 mod settings;
 
+pub use delegate::{Asked, Connection, LeafServices};
 pub use rcpt::{Admission, Refusal, Stage, Verdict};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +25,7 @@ use std::sync::Arc;
 use config::{Config, ConfigError};
 use route::{Router, UnknownIn};
 use smtp::Reply;
-use tables::{CidrList, TableError, TableList, Tables};
+use tables::{CidrList, MatchList, TableError, TableList, Tables};
 
 use restriction::Restriction;
 
@@ -32,6 +35,8 @@ pub struct Facts<'a> {
     /// Verified host name, or `unknown`.
     pub client_name: &'a str,
     pub client_address: IpAddr,
+    /// The address of the connection: XCLIENT does not change it.
+    pub socket_address: IpAddr,
     /// As given with HELO or EHLO; empty before.
     pub helo: &'a str,
     /// In internal form; `None` before MAIL, empty for `<>`.
@@ -50,6 +55,20 @@ pub struct Facts<'a> {
     pub encrypted: bool,
     /// The client's certificate.
     pub certificate: Option<&'a Certificate>,
+    /// What policy services are told beside this; `None`: there is no connection, and they are not asked.
+    pub connection: Option<Connection<'a>>,
+    /// The client has sent commands ahead where that is not allowed.
+    pub pipelined: bool,
+}
+
+impl Facts<'_> {
+    /// `name[address]`; the address is `unknown` where XCLIENT says so.
+    pub fn client(&self) -> String {
+        match self.client_address.is_unspecified() {
+            true => format!("{}[unknown]", self.client_name),
+            false => format!("{}[{}]", self.client_name, self.client_address),
+        }
+    }
 }
 
 /// A client's certificate, as far as restrictions ask for it.
@@ -72,14 +91,35 @@ pub struct Effects {
     pub hold: Option<String>,
     /// DISCARD, with the reason: accept and throw away.
     pub discard: Option<String>,
+    /// FILTER: all recipients go to this `transport:nexthop`.
+    pub filter: Option<String>,
     /// REDIRECT: all recipients become this one.
     pub redirect: Option<String>,
     /// BCC: further recipients.
     pub bcc: Vec<String>,
     /// PREPEND: header lines.
     pub prepend: Vec<String>,
-    /// INFO and WARN texts and refusals under `warn_if_reject`, for the log.
+    /// `defer_if_permit` of an earlier command; it counts for every recipient that is not refused for good.
+    pub defer_if_permit: Option<Reply>,
+    /// Failures that the reply does not tell of.
     pub notes: Vec<String>,
+    /// The policy services that were to be asked about the last recipient.
+    pub asked: Vec<Asked>,
+    /// Those of them that are to be asked about its leaves, too.
+    pub leaf_services: LeafServices,
+    /// For the log, in order, before the refusal if there is one.
+    pub events: Vec<Event>,
+}
+
+/// A line for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `NOQUEUE: hold: RCPT from …: TEXT; from=<…> …`: what an access table or `warn_if_reject` did.
+    Action { name: &'static str, text: String },
+    /// `warning: TEXT`.
+    Warning(String),
+    /// The text alone.
+    Info(String),
 }
 
 /// The restrictions of one listening service.
@@ -96,6 +136,14 @@ pub struct Policy {
     allow_untrusted_routing: bool,
     resolve_at_rcpt: bool,
     access_parents: bool,
+    /// `smtpd_null_access_lookup_key`.
+    null_sender_key: String,
+    /// `smtpd_log_access_permit_actions`.
+    logged_permits: MatchList,
+    /// `soft_bounce`.
+    soft_bounce: bool,
+    /// Not so under `receive_override_options = no_unknown_recipient_checks`.
+    checks_recipients: bool,
     /// `smtpd_sender_login_maps`.
     sender_logins: TableList,
     /// `relay_clientcerts`.
@@ -129,6 +177,10 @@ impl Policy {
 
     /// Whether the client is in `mynetworks`.
     pub async fn is_trusted(&self, address: IpAddr) -> Result<bool, TableError> {
+        // An address that XCLIENT says is not known.
+        if address.is_unspecified() {
+            return Ok(false);
+        }
         self.mynetworks.matches(address).await
     }
 

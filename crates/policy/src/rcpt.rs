@@ -44,6 +44,14 @@ pub enum Stage {
     Recipient,
     Data,
     EndOfData,
+    Etrn,
+}
+
+impl Stage {
+    /// What `smtpd_delay_reject` puts off until RCPT.
+    fn is_early(self) -> bool {
+        matches!(self, Stage::Client | Stage::Helo | Stage::Sender)
+    }
 }
 
 impl Policy {
@@ -56,44 +64,78 @@ impl Policy {
         facts: Facts<'_>,
         effects: &mut Effects,
     ) -> Verdict<()> {
+        self.decide_on(stage, None, walk, facts, effects).await
+    }
+
+    /// ETRN for a domain.
+    pub async fn etrn(
+        &self,
+        domain: &str,
+        walk: &mut Walk,
+        facts: Facts<'_>,
+        effects: &mut Effects,
+    ) -> Verdict<()> {
+        self.decide_on(Stage::Etrn, Some(domain), walk, facts, effects)
+            .await
+    }
+
+    async fn decide_on(
+        &self,
+        stage: Stage,
+        etrn: Option<&str>,
+        walk: &mut Walk,
+        facts: Facts<'_>,
+        effects: &mut Effects,
+    ) -> Verdict<()> {
+        let earlier = match stage {
+            Stage::Recipient => effects.defer_if_permit.clone(),
+            _ => None,
+        };
         let mut question = Question {
             facts,
             walk,
             effects,
-            defer_if_permit: None,
+            stage,
+            etrn,
+            defer_if_permit: earlier,
+            defer_if_reject: None,
+            warning: 0,
         };
-        let asked = &mut question;
-        let before = asked.effects.notes.len();
-        let outcome = match stage {
-            Stage::Client | Stage::Helo | Stage::Sender if self.delay_reject => Outcome::Dunno,
+        let outcome = self.outcome(&mut question).await;
+        let later = question.defer_if_permit.take();
+        let reply = match (outcome, later) {
+            (Outcome::Refuse(reply), _) => self.softened(reply),
+            // Where the rest of a dialogue is still to come, it may yet refuse for good.
+            (_, Some(later)) if stage.is_early() => {
+                effects.defer_if_permit.get_or_insert(later);
+                return Ok(());
+            }
+            (_, Some(later)) => later,
+            _ => return Ok(()),
+        };
+        let notes = std::mem::take(&mut effects.notes);
+        let detail = (!notes.is_empty()).then(|| notes.join("; "));
+        Err(Refusal { reply, detail })
+    }
+
+    async fn outcome(&self, asked: &mut Question<'_>) -> Outcome {
+        match asked.stage {
+            stage if stage.is_early() && self.delay_reject => Outcome::Dunno,
             Stage::Client => self.client_stage(asked).await,
             Stage::Helo => self.helo_stage(asked).await,
             Stage::Sender => self.sender_stage(asked).await,
             Stage::Recipient => self.recipient_stage(asked).await,
             Stage::Data => {
                 let list = &self.stages.data;
-                self.run(asked, list, "Data command", "DATA").await
+                self.run(asked, list, reply::DATA, "DATA").await
             }
             Stage::EndOfData => {
                 let list = &self.stages.end_of_data;
-                self.run(asked, list, "End-of-data", "END-OF-MESSAGE").await
+                self.run(asked, list, reply::END_OF_DATA, "END-OF-MESSAGE")
+                    .await
             }
-        };
-        let reply = match (outcome, question.defer_if_permit.take()) {
-            (Outcome::Refuse(reply), _) => reply,
-            // Where the rest of a dialogue is still to come, it may yet refuse for good.
-            (_, Some(later)) if !matches!(stage, Stage::Client | Stage::Helo | Stage::Sender) => {
-                later
-            }
-            _ => {
-                let notes = question.effects.notes.split_off(before);
-                log_notes(stage, facts, &notes);
-                return Ok(());
-            }
-        };
-        let notes = question.effects.notes.split_off(before);
-        let detail = (!notes.is_empty()).then(|| notes.join("; "));
-        Err(Refusal { reply, detail })
+            Stage::Etrn => self.etrn_stage(asked).await,
+        }
     }
 
     /// At MAIL: the syntax that only rewriting shows, then the restrictions unless delayed.
@@ -125,6 +167,8 @@ impl Policy {
     ) -> Verdict<Admission> {
         let recipient = facts.recipient.unwrap_or_default();
         let address = self.router.rewrite(recipient);
+        effects.asked.clear();
+        effects.leaf_services.0.clear();
         if self
             .is_malformed(walk, &address, recipient, facts.smtputf8)
             .await?
@@ -142,6 +186,10 @@ impl Policy {
             });
         }
         let leaves = self.leaves(walk, recipient, &address).await?;
+        if !effects.leaf_services.0.is_empty() {
+            let found = (&leaves.0, leaves.1.as_slice());
+            Box::pin(self.ask_about_leaves(walk, facts, effects, found)).await?;
+        }
         Ok(Admission {
             address,
             leaves: Some(leaves),
@@ -152,10 +200,7 @@ impl Policy {
         if self.stages.client.is_empty() {
             return Outcome::Dunno;
         }
-        let value = format!(
-            "{}[{}]",
-            question.facts.client_name, question.facts.client_address
-        );
+        let value = question.facts.client();
         self.run(question, &self.stages.client, reply::CLIENT, &value)
             .await
     }
@@ -182,17 +227,8 @@ impl Policy {
     }
 
     async fn recipient_stage(&self, question: &mut Question<'_>) -> Outcome {
-        if self.delay_reject {
-            for stage in [Stage::Client, Stage::Helo, Stage::Sender] {
-                let outcome = match stage {
-                    Stage::Client => self.client_stage(question).await,
-                    Stage::Helo => self.helo_stage(question).await,
-                    _ => self.sender_stage(question).await,
-                };
-                if let Outcome::Refuse(_) = outcome {
-                    return outcome;
-                }
-            }
+        if let Some(refusal) = self.delayed(question, true).await {
+            return refusal;
         }
         let recipient = question.facts.recipient.unwrap_or_default();
         let (first, second) = match self.relay_first {
@@ -205,10 +241,39 @@ impl Policy {
                 return outcome;
             }
         }
-        if self.reject_unlisted_recipient && question.defer_if_permit.is_none() {
+        let undecided = question.defer_if_permit.is_none() && question.effects.discard.is_none();
+        if self.reject_unlisted_recipient && undecided {
             return self.unlisted_recipient(question).await;
         }
         Outcome::Dunno
+    }
+
+    /// The refusal of the restrictions that `smtpd_delay_reject` has put off.
+    async fn delayed(&self, question: &mut Question<'_>, with_sender: bool) -> Option<Outcome> {
+        if !self.delay_reject {
+            return None;
+        }
+        for stage in [Stage::Client, Stage::Helo, Stage::Sender] {
+            let outcome = match stage {
+                Stage::Client => self.client_stage(question).await,
+                Stage::Helo => self.helo_stage(question).await,
+                _ if with_sender => self.sender_stage(question).await,
+                _ => Outcome::Dunno,
+            };
+            if let Outcome::Refuse(_) = outcome {
+                return Some(outcome);
+            }
+        }
+        None
+    }
+
+    async fn etrn_stage(&self, question: &mut Question<'_>) -> Outcome {
+        if let Some(refusal) = self.delayed(question, false).await {
+            return refusal;
+        }
+        let domain = question.etrn.unwrap_or_default();
+        self.run(question, &self.stages.etrn, reply::ETRN, domain)
+            .await
     }
 
     async fn is_malformed(
@@ -264,7 +329,8 @@ impl Policy {
         let dangling = |leaf: &&Leaf| !leaf.verdict.is_deliverable();
         if let Some(first) = leaves.iter().find(dangling) {
             let detail = describe_dangling(&tree, leaves.iter().filter(dangling));
-            if leaves.iter().all(|leaf| dangling(&leaf)) && self.reject_unlisted_recipient {
+            let refuses = self.reject_unlisted_recipient && self.checks_recipients;
+            if leaves.iter().all(|leaf| dangling(&leaf)) && refuses {
                 let reply = match first.verdict {
                     LeafVerdict::Dangling(table) => {
                         self.unknown_user(recipient, reply::RECIPIENT, table)
@@ -272,40 +338,18 @@ impl Policy {
                     _ => smtp::reply::BAD_RECIPIENT,
                 };
                 return Err(Refusal {
-                    reply,
+                    reply: self.softened(reply),
                     detail: Some(detail),
                 });
             }
-            tracing::warn!(
-                prog = "smtpd",
-                "{detail}; the other destinations get the mail"
-            );
+            if self.checks_recipients && !leaves.iter().all(|leaf| dangling(&leaf)) {
+                tracing::warn!(
+                    prog = "smtpd",
+                    "{detail}; the other destinations get the mail"
+                );
+            }
         }
         Ok((tree, leaves))
-    }
-}
-
-/// What INFO, WARN and `warn_if_reject` have to say where nothing was refused.
-fn log_notes(stage: Stage, facts: Facts<'_>, notes: &[String]) {
-    let command = match stage {
-        Stage::Client => "CONNECT",
-        Stage::Helo => "HELO",
-        Stage::Sender => "MAIL",
-        Stage::Recipient => "RCPT",
-        Stage::Data => "DATA",
-        Stage::EndOfData => "END-OF-MESSAGE",
-    };
-    for note in notes {
-        let (kind, text) = note.split_once(": ").unwrap_or(("info", note));
-        tracing::info!(
-            prog = "smtpd",
-            "NOQUEUE: {kind}: {command} from {}[{}]: {text}; from=<{}> to=<{}> helo=<{}>",
-            facts.client_name,
-            facts.client_address,
-            facts.sender.unwrap_or_default(),
-            facts.recipient.unwrap_or_default(),
-            facts.helo
-        );
     }
 }
 

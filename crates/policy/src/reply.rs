@@ -10,6 +10,9 @@ pub const CLIENT: &str = "Client host";
 pub const HELO: &str = "Helo command";
 pub const CERTIFICATE: &str = "Client certificate";
 pub const LOGIN: &str = "SASL login name";
+pub const DATA: &str = "Data command";
+pub const END_OF_DATA: &str = "End-of-data";
+pub const ETRN: &str = "Etrn command";
 
 fn coded(code: u16, subject: u16, detail: u16, text: String) -> Reply {
     Reply::new(
@@ -65,6 +68,11 @@ pub fn insufficient_storage() -> Reply {
     coded(452, 3, 1, "Insufficient system storage".into())
 }
 
+/// REJECT of header_checks(5) or body_checks(5).
+pub fn content_rejected(status: EnhancedCode, text: &str) -> Reply {
+    Reply::new(550, status, text.to_owned())
+}
+
 /// More `Received:` headers than `hopcount_limit`.
 pub fn too_many_hops() -> Reply {
     coded(554, 4, 0, "Error: too many hops".into())
@@ -116,6 +124,24 @@ pub fn invalid_helo(code: u16, value: &str) -> Reply {
         5,
         2,
         format!("<{value}>: {HELO} rejected: Invalid name"),
+    )
+}
+
+/// The same, and `reject_non_fqdn_helo_hostname`, of an address literal that is none.
+pub fn invalid_helo_address(code: u16, value: &str) -> Reply {
+    coded(
+        code,
+        5,
+        2,
+        format!("<{value}>: {HELO} rejected: invalid ip address"),
+    )
+}
+
+/// For the log: a table by itself in a list that is about nothing in particular.
+pub(crate) fn misplaced_table(table: &str, what: &str) -> String {
+    format!(
+        "specify one of (check_client_access, check_reverse_client_hostname_access, check_helo_access, \
+         check_sender_access, check_recipient_access, check_etrn_access) before {what} restriction \"{table}\""
     )
 }
 
@@ -174,14 +200,32 @@ pub fn multi_recipient_bounce(code: u16, value: &str, what: &str) -> Reply {
     )
 }
 
-/// DEFER_IF_PERMIT of an access table.
-pub fn access_deferred(code: u16, value: &str, what: &str, text: &str) -> Reply {
-    let text = if text.is_empty() {
-        "Service unavailable"
-    } else {
-        text
-    };
-    access_denied(code, None, value, what, text)
+/// `defer_if_reject`, when something refuses for good.
+pub fn defer_if_reject(value: &str, what: &str) -> Reply {
+    coded(
+        450,
+        7,
+        0,
+        format!("<{value}>: {what} rejected: defer_if_reject requested"),
+    )
+}
+
+/// `reject_unauth_pipelining`.
+pub fn improper_pipelining(value: &str, what: &str) -> Reply {
+    coded(
+        503,
+        5,
+        0,
+        format!("<{value}>: {what} rejected: Improper use of SMTP command pipelining"),
+    )
+}
+
+/// `soft_bounce`: whatever is refused for good may be tried again.
+pub fn soften(reply: &mut Reply) {
+    if reply.code >= 500 {
+        reply.code -= 100;
+        reply.enhanced = reply.enhanced.map(|code| code.with_class_of(reply.code));
+    }
 }
 
 /// An access table failed.
@@ -202,8 +246,8 @@ pub fn access_denied(
     what: &str,
     text: &str,
 ) -> Reply {
-    let class = (code / 100) as u8;
-    let enhanced = enhanced.unwrap_or(EnhancedCode::new(class, 7, 1));
+    let enhanced = enhanced.unwrap_or(EnhancedCode::new(5, 7, 1));
+    let enhanced = enhanced.with_class_of(code);
     let text = if text.is_empty() {
         "Access denied"
     } else {

@@ -1,7 +1,11 @@
 //! One restriction of a list, read.
 
+use std::sync::Arc;
+
 use config::ConfigError;
 use tables::{TableList, Tables};
+
+use crate::delegate::{Service, Services};
 
 /// What a restriction is about, and with it the word in its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +14,8 @@ pub(crate) enum Subject {
     Helo,
     Sender,
     Recipient,
+    /// The domain of ETRN.
+    Etrn,
     /// The name that AUTH was done with.
     Login,
     /// The client's certificate.
@@ -52,12 +58,33 @@ pub(crate) enum Restriction {
     RejectPlaintextSession,
     RejectLoginMismatch(LoginMismatch),
     CheckAccess(Subject, TableList),
+    /// `check_policy_service`.
+    AskService(Arc<Service>),
+    /// A table without `check_…_access` where it cannot be told what to look up.
+    Misplaced(String),
     /// A name from `smtpd_restriction_classes`, with its list.
     Class(Vec<Restriction>),
-    /// `defer_if_reject`, which changes refusals that are not ours.
-    NeverMatches,
+    DeferIfReject,
+    RejectUnauthPipelining,
+    /// `sleep`, in seconds.
+    Sleep(u64),
     /// Known to Postfix, not to us.
     Unsupported(String),
+}
+
+impl Restriction {
+    /// Its name, where it may permit: for `smtpd_log_access_permit_actions`.
+    pub fn permit_name(&self) -> &'static str {
+        match self {
+            Restriction::PermitMynetworks => "permit_mynetworks",
+            Restriction::PermitInetInterfaces => "permit_inet_interfaces",
+            Restriction::PermitAuthDestination => "permit_auth_destination",
+            Restriction::PermitSaslAuthenticated => "permit_sasl_authenticated",
+            Restriction::PermitKnownCertificate => "permit_tls_clientcerts",
+            Restriction::PermitTrustedCertificate => "permit_tls_all_clientcerts",
+            _ => "permit",
+        }
+    }
 }
 
 /// What reading restrictions needs.
@@ -65,6 +92,7 @@ pub(crate) struct Reader<'a> {
     pub config: &'a config::Config,
     pub tables: &'a Tables,
     pub classes: Vec<String>,
+    pub services: Services<'a>,
 }
 
 impl Reader<'_> {
@@ -92,6 +120,20 @@ impl Reader<'_> {
             let restriction = if let Some(subject) = access_subject(&name) {
                 let table = argument("a table, as in \"check_client_access hash:/etc/postfix/x\"")?;
                 Restriction::CheckAccess(subject, self.tables.open_list_lenient(table))
+            } else if name == "check_policy_service" {
+                let place =
+                    argument("a place, as in \"check_policy_service unix:private/policy\"")?;
+                let service = self.services.get(place);
+                Restriction::AskService(service.map_err(|error| {
+                    error.at(self.config.origin(parameter)).parameter(parameter)
+                })?)
+            } else if name == "sleep" {
+                let seconds = argument("a number of seconds")?;
+                let Ok(seconds) = seconds.parse() else {
+                    let problem = format!("bad sleep time: {seconds}");
+                    return Err(self.mistake(parameter, word, problem));
+                };
+                Restriction::Sleep(seconds)
             } else if TAKES_ARGUMENT.contains(&name.as_str()) {
                 argument("an argument")?;
                 Restriction::Unsupported(name)
@@ -104,8 +146,12 @@ impl Reader<'_> {
                 Restriction::Class(self.words(word, &inner, depth + 1)?)
             } else if word.contains(':') {
                 // A bare table stands for check_<stage>_access of its list.
-                let subject = stage_subject(parameter);
-                Restriction::CheckAccess(subject, self.tables.open_list_lenient(word))
+                match stage_subject(parameter) {
+                    Some(subject) => {
+                        Restriction::CheckAccess(subject, self.tables.open_list_lenient(word))
+                    }
+                    None => Restriction::Misplaced(word.clone()),
+                }
             } else {
                 match plain(&name) {
                     Some(restriction) => restriction,
@@ -116,6 +162,18 @@ impl Reader<'_> {
                     }
                 }
             };
+            let warns = matches!(restrictions.last(), Some(Restriction::WarnIfReject));
+            let ends = match restriction {
+                Restriction::Permit => true,
+                Restriction::Reject | Restriction::Defer => !warns,
+                _ => false,
+            };
+            if let (true, Some(next)) = (ends, words.as_slice().first()) {
+                tracing::warn!(
+                    prog = "smtpd",
+                    "{parameter}: restriction `{next}' after `{word}' is ignored"
+                );
+            }
             restrictions.push(restriction);
         }
         Ok(restrictions)
@@ -162,7 +220,8 @@ pub(crate) fn plain(name: &str) -> Option<Restriction> {
         "permit_tls_clientcerts" => Restriction::PermitKnownCertificate,
         "permit_tls_all_clientcerts" => Restriction::PermitTrustedCertificate,
         "reject_plaintext_session" => Restriction::RejectPlaintextSession,
-        "defer_if_reject" => Restriction::NeverMatches,
+        "defer_if_reject" => Restriction::DeferIfReject,
+        "reject_unauth_pipelining" => Restriction::RejectUnauthPipelining,
         name => return login_mismatch(name).map(Restriction::RejectLoginMismatch),
     })
 }
@@ -188,25 +247,26 @@ fn access_subject(name: &str) -> Option<Subject> {
         "check_helo_access" => Subject::Helo,
         "check_sender_access" => Subject::Sender,
         "check_recipient_access" => Subject::Recipient,
+        "check_etrn_access" => Subject::Etrn,
         "check_sasl_access" => Subject::Login,
         "check_ccert_access" => Subject::Certificate,
         _ => return None,
     })
 }
 
-fn stage_subject(parameter: &str) -> Subject {
-    match parameter {
+fn stage_subject(parameter: &str) -> Option<Subject> {
+    Some(match parameter {
         "smtpd_client_restrictions" => Subject::Client,
         "smtpd_helo_restrictions" => Subject::Helo,
         "smtpd_sender_restrictions" => Subject::Sender,
+        "smtpd_etrn_restrictions" => Subject::Etrn,
+        "smtpd_data_restrictions" | "smtpd_end_of_data_restrictions" => return None,
         _ => Subject::Recipient,
-    }
+    })
 }
 
 /// Restrictions with an argument that Postroom does not apply yet.
 const TAKES_ARGUMENT: &[&str] = &[
-    "check_policy_service",
-    "check_etrn_access",
     "check_reverse_client_hostname_access",
     "check_client_a_access",
     "check_client_mx_access",
@@ -231,7 +291,6 @@ const TAKES_ARGUMENT: &[&str] = &[
     "reject_rhsbl_helo",
     "reject_rhsbl_sender",
     "reject_rhsbl_recipient",
-    "sleep",
 ];
 
 /// Restrictions without argument that Postroom does not apply yet.
@@ -247,7 +306,6 @@ const UNSUPPORTED: &[&str] = &[
     "reject_unknown_address",
     "reject_unverified_sender",
     "reject_unverified_recipient",
-    "reject_unauth_pipelining",
     "permit_mx_backup",
     "permit_naked_ip_address",
 ];

@@ -9,6 +9,7 @@ use route::{Router, UnknownIn};
 use tables::Tables;
 
 use crate::Policy;
+use crate::delegate::Services;
 use crate::restriction::{Reader, Restriction};
 
 /// The restriction lists by stage of the dialogue.
@@ -20,6 +21,7 @@ pub(crate) struct Stages {
     pub recipient: Vec<Restriction>,
     pub data: Vec<Restriction>,
     pub end_of_data: Vec<Restriction>,
+    pub etrn: Vec<Restriction>,
 }
 
 /// SMTP reply codes of main.cf.
@@ -51,7 +53,8 @@ impl Codes {
     }
 
     pub fn in_table(&self, table: UnknownIn) -> String {
-        match self.show_table {
+        // A domain of aliases has no mailboxes: Postfix's reply for it is fixed.
+        match self.show_table || table == UnknownIn::VirtualAlias {
             true => format!(" in {}", table.table()),
             false => String::new(),
         }
@@ -68,6 +71,7 @@ pub(crate) fn policy(
         config,
         tables,
         classes: config.list("smtpd_restriction_classes")?,
+        services: Services::new(config),
     };
     let stages = Stages {
         client: reader.list("smtpd_client_restrictions")?,
@@ -77,11 +81,13 @@ pub(crate) fn policy(
         recipient: reader.list("smtpd_recipient_restrictions")?,
         data: reader.list("smtpd_data_restrictions")?,
         end_of_data: reader.list("smtpd_end_of_data_restrictions")?,
+        etrn: reader.list("smtpd_etrn_restrictions")?,
     };
     let mut classes = BTreeMap::new();
     for name in &reader.classes {
         classes.insert(name.clone(), Restriction::Class(reader.list(name)?));
     }
+    let overrides = config.list("receive_override_options")?;
     let parents = config.list("parent_domain_matches_subdomains")?;
     Ok(Policy {
         router,
@@ -99,6 +105,12 @@ pub(crate) fn policy(
         sender_logins: tables.open_list_lenient(&config.string("smtpd_sender_login_maps")?),
         relay_certificates: tables.open_list_lenient(&config.string("relay_clientcerts")?),
         access_parents: parents.iter().any(|name| name == "smtpd_access_maps"),
+        null_sender_key: config.string("smtpd_null_access_lookup_key")?,
+        logged_permits: tables.string_list(&config.string("smtpd_log_access_permit_actions")?),
+        soft_bounce: config.bool("soft_bounce")?,
+        checks_recipients: !overrides
+            .iter()
+            .any(|option| option == "no_unknown_recipient_checks"),
         classes,
     })
 }
@@ -156,6 +168,7 @@ fn unsupported(stages: &Stages) -> BTreeSet<String> {
         &stages.recipient,
         &stages.data,
         &stages.end_of_data,
+        &stages.etrn,
     ] {
         collect(list, &mut names);
     }

@@ -38,6 +38,7 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
     let facts = Facts {
         client_name: "unknown",
         client_address: IpAddr::from(client),
+        socket_address: IpAddr::from(client),
         helo: "client.example",
         sender: Some(sender),
         recipient: Some(recipient),
@@ -47,6 +48,8 @@ async fn rcpt(policy: &Policy, client: [u8; 4], sender: &str, recipient: &str) -
         has_logins: false,
         encrypted: false,
         certificate: None,
+        connection: None,
+        pipelined: false,
     };
     let mut walk = Walk::new(Instant::now());
     match policy
@@ -160,7 +163,7 @@ async fn restrictions_decide_in_order() {
         (
             "smtpd_restriction_classes = mine\nmine = reject\nsmtpd_recipient_restrictions = check_client_access inline:{{198.51.100=mine}}",
             "s@x.example",
-            "554 5.7.1 <john@example.org>: Recipient address rejected: Access denied",
+            "554 5.7.1 <unknown[198.51.100.7]>: Client host rejected: Access denied",
         ),
         (
             "smtpd_reject_unlisted_sender = yes",
@@ -188,6 +191,7 @@ async fn an_access_table_can_hold_a_message() {
     let facts = Facts {
         client_name: "unknown",
         client_address: IpAddr::from(STRANGER),
+        socket_address: IpAddr::from(STRANGER),
         helo: "client.example",
         sender: Some("s@x.example"),
         recipient: None,
@@ -197,6 +201,8 @@ async fn an_access_table_can_hold_a_message() {
         has_logins: false,
         encrypted: false,
         certificate: None,
+        connection: None,
+        pipelined: false,
     };
     let mut effects = Effects::default();
     let mut walk = Walk::new(Instant::now());
@@ -244,6 +250,7 @@ async fn known(
     let facts = Facts {
         client_name: "unknown",
         client_address: IpAddr::from(STRANGER),
+        socket_address: IpAddr::from(STRANGER),
         helo: "client.example",
         sender: Some(sender),
         recipient: Some("john@else.example"),
@@ -253,6 +260,8 @@ async fn known(
         has_logins: true,
         encrypted: certificate.is_some(),
         certificate: certificate.as_ref(),
+        connection: None,
+        pipelined: false,
     };
     let mut walk = Walk::new(Instant::now());
     let decided = policy

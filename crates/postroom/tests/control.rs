@@ -153,3 +153,17 @@ fn services_log_under_their_own_names_and_show_ports() {
     let shown = disconnects.any(|line| line.contains("disconnect from unknown[127.0.0.1]:"));
     assert!(shown, "{log}");
 }
+
+#[test]
+fn a_table_that_was_broken_at_the_start_does_not_hold_up_changes() {
+    // The default of alias_maps has a `nis:` table where no NIS is.
+    let server = plain("local_recipient_maps = nis:mail.aliases\n");
+    let main = server.site.conf().join("main.cf");
+    let good = std::fs::read_to_string(&main).expect("main.cf");
+    std::fs::write(&main, format!("{good}smtpd_recipient_limit = 7\n")).expect("main.cf");
+    server.wait_log("reload -- configuration");
+    std::fs::write(&main, format!("{good}transport_maps = nis:more\n")).expect("main.cf");
+    let line = server.wait_log("error: transport_maps: ");
+    assert!(line.contains("nis"), "{line}");
+    server.wait_log("the new configuration is not taken over");
+}

@@ -66,6 +66,12 @@ fn mail_follows_the_mx_records() {
             "5.4.4",
             "name=gone.test type=A: Host not found",
         ),
+        // The server refuses to say: that is no reason to give mail up.
+        (
+            "refused.example",
+            "4.4.3",
+            "name=refused.example type=MX: Host not found, try again",
+        ),
     ] {
         submit(&server, &[&format!("x@{domain}")], domain);
         let line = wait_for("an outcome", PATIENCE, || {

@@ -13,3 +13,19 @@ fn access_actions_are_postfixs() {
     }
     Suite::read("access").compare();
 }
+
+#[test]
+fn xclient_and_xforward_are_postfixs() {
+    if !testkit::peers() {
+        return;
+    }
+    Suite::read("xclient").compare();
+}
+
+#[test]
+fn restrictions_decide_as_postfixs() {
+    if !testkit::peers() {
+        return;
+    }
+    Suite::read("restrictions").compare();
+}

@@ -34,6 +34,9 @@ pub struct Envelope {
     /// Not delivered until it is released.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hold: bool,
+    /// `transport:nexthop` that every recipient goes to, whatever its own route: FILTER, or `content_filter`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
     /// Delivery attempts made so far.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts: u32,
@@ -72,6 +75,7 @@ impl Envelope {
             ret: None,
             client: ClientInfo::default(),
             hold: false,
+            filter: None,
             attempts: 0,
             next_attempt: None,
             delay_warned: false,

@@ -135,7 +135,8 @@ impl Attempt<'_> {
         let mut settled = Vec::new();
         for index in envelope.unfinished() {
             let recipient = &envelope.recipients[index];
-            let route = match self.route(&mut walk, recipient).await {
+            let filter = envelope.filter.as_deref();
+            let route = match self.route(&mut walk, recipient, filter).await {
                 Ok(route) => route,
                 Err(outcome) => {
                     settled.push((index, outcome));
@@ -151,7 +152,15 @@ impl Attempt<'_> {
         (groups, settled)
     }
 
-    async fn route(&self, walk: &mut Walk, recipient: &Recipient) -> Result<Route, Outcome> {
+    async fn route(
+        &self,
+        walk: &mut Walk,
+        recipient: &Recipient,
+        filter: Option<&str>,
+    ) -> Result<Route, Outcome> {
+        if let Some(filter) = filter {
+            return Ok(filter_route(filter, &recipient.address));
+        }
         if let (true, Some(hint)) = (self.fresh, &recipient.hint) {
             let (transport, nexthop) = (hint.transport.clone(), hint.nexthop.clone());
             return Ok(Route { transport, nexthop });
@@ -675,6 +684,19 @@ impl std::fmt::Display for Seconds {
             _ => return write!(f, "{seconds:.0}"),
         };
         f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+/// `transport:nexthop` of a content filter; without next hop, the recipient's domain is it.
+fn filter_route(filter: &str, recipient: &str) -> Route {
+    let (transport, nexthop) = filter.split_once(':').unwrap_or((filter, ""));
+    let nexthop = match nexthop {
+        "" => mail::address::domain(recipient).unwrap_or_default(),
+        nexthop => nexthop,
+    };
+    Route {
+        transport: transport.to_owned(),
+        nexthop: nexthop.to_owned(),
     }
 }
 

@@ -5,24 +5,25 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use config::master::{Service, ServiceKind};
 use config::{Config, ConfigError, Environment};
 use delivery::Agents;
+use filter::CheckLists;
 use policy::Policy;
 use queue::ScheduleSettings;
 use route::Router;
-use smtp::server::{BareNewline, Keyword, Settings as SmtpSettings};
+use smtp::server::{BareNewline, Keyword, NameStatus, Peer, Settings as SmtpSettings};
 use tables::{CidrList, MatchList, TableError, Tables};
-use tokio::sync::Semaphore;
 
+use crate::limits::{Room, TransportLimits, transport_parameter};
 use crate::log;
 use crate::rates::Limits;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
-use crate::spawn::Spawn;
+use crate::spawn::{self, Spawn};
 use crate::tls;
 
 /// A mistake in the configuration, one line, with its remedy.
@@ -69,31 +70,10 @@ pub(crate) struct Smtpd {
     pub sasl: Option<Sasl>,
     /// Sessions at once.
     pub room: Room,
-}
-
-/// The process limit of a service, as a limit of sessions.
-pub(crate) struct Room {
-    pub limit: usize,
-    pub free: Arc<Semaphore>,
-}
-
-impl Room {
-    /// Beyond this many, connections wait in the kernel's queue, whatever the limit is.
-    const MOST: usize = 20_000;
-
-    /// The number in master.cf; without one `default_process_limit`, where main.cf sets it: Postfix's own 100
-    /// is about processes. 0 is no limit.
-    fn of(config: &Config, service: &Service) -> Result<Room, ConfigError> {
-        let limit = match (service.max_processes, config.raw("default_process_limit")) {
-            (Some(0), _) | (None, None) => Room::MOST,
-            (Some(limit), _) => (limit as usize).min(Room::MOST),
-            (None, Some(_)) => positive(config, "default_process_limit")?.min(Room::MOST),
-        };
-        Ok(Room {
-            limit,
-            free: Arc::new(Semaphore::new(limit)),
-        })
-    }
+    /// `smtpd_milters`.
+    pub milters: Option<Arc<filter::MilterSettings>>,
+    /// `header_checks` and its relatives.
+    pub checks: Option<Arc<CheckLists>>,
 }
 
 impl Smtpd {
@@ -116,6 +96,12 @@ pub(crate) struct Incoming {
     pub enable_original_recipient: bool,
     pub map_addresses: bool,
     pub limits: Limits,
+    /// `content_filter`; empty without.
+    pub content_filter: String,
+    /// `smtpd_authorized_xclient_hosts`.
+    pub xclient_hosts: HostList,
+    /// `smtpd_authorized_xforward_hosts`.
+    pub xforward_hosts: HostList,
     pub peername_lookup: bool,
     /// `smtpd_client_port_logging`.
     pub port_logging: bool,
@@ -127,6 +113,37 @@ pub(crate) struct Incoming {
     pub add_missing_headers: bool,
     /// Headers to leave out (`message_drop_headers`), in lower case.
     pub drop_headers: Vec<String>,
+}
+
+/// Hosts by name or address, as namadr_list(3).
+pub(crate) struct HostList {
+    names: MatchList,
+    addresses: CidrList,
+}
+
+impl HostList {
+    fn new(config: &Config, tables: &Tables, parameter: &str) -> Result<HostList, ConfigError> {
+        let list = config.string(parameter)?;
+        let parents = config.list("parent_domain_matches_subdomains")?;
+        let with_parents = parents.iter().any(|name| name == parameter);
+        Ok(HostList {
+            names: tables.match_list(&list, with_parents),
+            addresses: tables.network_list(&list),
+        })
+    }
+
+    /// Whether the client is one of them; a table that fails takes nobody in.
+    pub async fn has(&self, client: &Peer) -> bool {
+        let by_address = !client.address.is_unspecified()
+            && self
+                .addresses
+                .matches(client.address)
+                .await
+                .unwrap_or(false);
+        by_address
+            || (client.name_status == NameStatus::Known
+                && self.names.matches(&client.name).await.unwrap_or(false))
+    }
 }
 
 /// Where the queue is, and how it is run.
@@ -220,7 +237,7 @@ impl Generation {
         let mut files = BTreeSet::new();
         let mut remarks = Remarks::default();
         let smtpd = services(config, &tables, &own, &mut remarks, &mut files)?;
-        let spawn = spawned(config, &mut remarks);
+        let spawn = spawn::services(config, &mut remarks);
         warnings.extend(remarks.lines());
         let rest = Generation::around(config, tables, own);
         let generation = rest.map_err(one)?;
@@ -375,6 +392,12 @@ const TABLE_PARAMETERS: &[&str] = &[
     "relay_clientcerts",
     "tls_server_sni_maps",
     "relocated_maps",
+    "header_checks",
+    "mime_header_checks",
+    "nested_header_checks",
+    "body_checks",
+    "milter_header_checks",
+    "smtpd_milter_maps",
 ];
 
 /// The SMTP services of master.cf.
@@ -444,24 +467,6 @@ fn services(
     }
 }
 
-/// The `spawn` services of master.cf; those that cannot run are remarked.
-fn spawned(config: &Config, remarks: &mut Remarks) -> Vec<Arc<Spawn>> {
-    let reached = [ServiceKind::Unix, ServiceKind::Inet];
-    let mut services = Vec::new();
-    for service in config.services() {
-        if service.command != "spawn" || !reached.contains(&service.kind) {
-            continue;
-        }
-        match Spawn::of(config, service) {
-            Ok(spawn) => services.push(Arc::new(spawn)),
-            Err(problem) => {
-                remarks.add(&service.id(), format!("nothing listens there: {problem}"));
-            }
-        }
-    }
-    services
-}
-
 /// The `pass … smtpd` service that a postscreen hands its clients to, at postscreen's address.
 fn behind_postscreen(config: &Config, service: &Service) -> Option<Service> {
     let mut services = config.services().iter();
@@ -482,7 +487,15 @@ fn build_smtpd(
     remarks: &mut Remarks,
 ) -> Result<Smtpd, Vec<ConfigError>> {
     let one = |error: ConfigError| vec![error];
+    let whole = config;
     let config = config.for_service(service);
+    let milters = filter::MilterSettings::of(&config, tables).map_err(one)?;
+    let overrides = config.list("receive_override_options").map_err(one)?;
+    // These are cleanup's parameters: what the service sets does not count.
+    let checks = match overrides.iter().any(|word| word == "no_header_body_checks") {
+        true => None,
+        false => CheckLists::of(whole, tables, filter::checks::Lists::Message).map_err(one)?,
+    };
     let tls = tls::service(&config, tables)?;
     let mut warnings = Vec::new();
     let at_once = match service.max_processes {
@@ -501,6 +514,7 @@ fn build_smtpd(
         tls: tls.level,
         tls_ready: tls.tls.is_some(),
         sasl: sasl.is_some(),
+        ask_unknown: milters.is_some(),
         ..smtp_settings(&config).map_err(one)?
     };
     let lenient = SmtpSettings {
@@ -519,6 +533,8 @@ fn build_smtpd(
         log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,
         sasl,
+        milters: milters.map(Arc::new),
+        checks: checks.map(Arc::new),
     })
 }
 
@@ -535,6 +551,9 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
             .iter()
             .any(|option| option == "no_address_mappings"),
         limits: Limits::of(config, tables)?,
+        content_filter: config.string("content_filter")?,
+        xclient_hosts: HostList::new(config, tables, "smtpd_authorized_xclient_hosts")?,
+        xforward_hosts: HostList::new(config, tables, "smtpd_authorized_xforward_hosts")?,
         peername_lookup: config.bool("smtpd_peername_lookup")?,
         port_logging: config.bool("smtpd_client_port_logging")?,
         fast_flush_domains: tables.match_list(
@@ -578,6 +597,10 @@ fn smtp_settings(config: &Config) -> Result<SmtpSettings, ConfigError> {
         disable_vrfy_command: config.bool("disable_vrfy_command")?,
         smtputf8_enable: config.bool("smtputf8_enable")?,
         strict_smtputf8: config.bool("strict_smtputf8")?,
+        ipv6: config
+            .list("inet_protocols")?
+            .iter()
+            .any(|name| name == "all" || name == "ipv6"),
         allow_min_user: config.bool("allow_min_user")?,
         resolve_null_domain: config.bool("resolve_null_domain")?,
         resolve_numeric_domain: config.bool("resolve_numeric_domain")?,
@@ -678,83 +701,6 @@ pub(crate) fn positive(config: &Config, name: &str) -> Result<usize, ConfigError
         .ok()
         .filter(|&limit| limit > 0)
         .unwrap_or(usize::MAX))
-}
-
-/// `TRANSPORT_suffix`, or `default_suffix`; `None` for no limit.
-fn transport_parameter(config: &Config, transport: &str, suffix: &str) -> Option<usize> {
-    let own = config.int(&format!("{transport}_{suffix}"));
-    let value = own
-        .or_else(|_| config.int(&format!("default_{suffix}")))
-        .ok()?;
-    usize::try_from(value).ok().filter(|&limit| limit > 0)
-}
-
-/// How many deliveries of a transport, and to one destination of it, run at once.
-pub(crate) struct TransportLimits {
-    config: Config,
-    of_transport: Mutex<HashMap<String, Arc<Semaphore>>>,
-    of_destination: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
-}
-
-impl TransportLimits {
-    fn new(config: &Config) -> TransportLimits {
-        TransportLimits {
-            config: config.clone(),
-            of_transport: Mutex::default(),
-            of_destination: Mutex::default(),
-        }
-    }
-
-    /// The process limit of the transport's service in master.cf.
-    pub fn transport(&self, transport: &str) -> Arc<Semaphore> {
-        let mut known = self
-            .of_transport
-            .lock()
-            .unwrap_or_else(|bad| bad.into_inner());
-        if let Some(limit) = known.get(transport) {
-            return Arc::clone(limit);
-        }
-        let service = self
-            .config
-            .services()
-            .iter()
-            .find(|service| service.kind == ServiceKind::Unix && service.name == transport);
-        let limit = match service.and_then(|service| service.max_processes) {
-            Some(0) => Semaphore::MAX_PERMITS,
-            Some(limit) => limit as usize,
-            None => self
-                .config
-                .int("default_process_limit")
-                .ok()
-                .and_then(|limit| usize::try_from(limit).ok())
-                .unwrap_or(100),
-        };
-        let limit = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
-        known.insert(transport.to_owned(), Arc::clone(&limit));
-        limit
-    }
-
-    /// `TRANSPORT_destination_concurrency_limit`.
-    pub fn destination(&self, transport: &str, nexthop: &str) -> Arc<Semaphore> {
-        let mut known = self
-            .of_destination
-            .lock()
-            .unwrap_or_else(|bad| bad.into_inner());
-        let key = (transport.to_owned(), nexthop.to_owned());
-        if let Some(limit) = known.get(&key) {
-            return Arc::clone(limit);
-        }
-        // Destinations come and go; those that nobody waits for need no memory.
-        if known.len() > 10_000 {
-            known.retain(|_, limit| Arc::strong_count(limit) > 1);
-        }
-        let suffix = "destination_concurrency_limit";
-        let limit =
-            transport_parameter(&self.config, transport, suffix).unwrap_or(Semaphore::MAX_PERMITS);
-        let limit = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
-        known.insert(key, Arc::clone(&limit));
-        limit
-    }
 }
 
 /// The configuration in force.

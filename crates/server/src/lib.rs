@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `generation` | one state of the configuration, complete: routers, policies, agents |
 //! | `remarks` | what the log says of services at the start |
+//! | `limits` | how much happens at once |
 //! | `listen` | sockets of the `inet … smtpd` services in master.cf |
 //! | `session` | one connection: socket, state machine, questions |
 //! | `stream` | the client's connection, in the clear or encrypted |
@@ -13,6 +14,7 @@
 //! | `secure` | how a session uses these two |
 //! | `transaction` | one message on its way in: the answers, and the envelope that grows from them |
 //! | `headers` | what cleanup(8) does to a message's header on the way in |
+//! | `milter` | milters in a session: when they are asked, what they are told |
 //! | `scheduler` | when what is tried, and by whom |
 //! | `attempt` | one attempt to deliver one message |
 //! | `control` | requests of postsuper and postqueue |
@@ -24,11 +26,14 @@
 //! Entry points: [`run`], [`table_server::run`].
 
 mod attempt;
+mod audit;
 mod control;
 mod generation;
 mod headers;
+mod limits;
 mod listen;
 pub mod log;
+mod milter;
 mod peer_name;
 mod rates;
 mod reload;
@@ -41,6 +46,7 @@ mod spawn;
 mod stream;
 pub mod table_server;
 mod tls;
+mod told;
 mod transaction;
 
 pub use generation::{Generation, Problem, own_addresses};

@@ -50,7 +50,7 @@ impl Watcher {
             Ok(generation) => generation,
             Err(problems) => return refuse(&problems),
         };
-        let broken = generation.broken_tables();
+        let broken = self.newly_broken(&generation);
         if !broken.is_empty() {
             return refuse(&broken);
         }
@@ -65,6 +65,19 @@ impl Watcher {
             "reload -- configuration {}",
             self.config_dir.display()
         );
+    }
+
+    /// Tables that cannot be opened, and that are no older trouble: the server started with that, as
+    /// with `nis:` in the default of alias_maps, and no change would ever be taken over.
+    fn newly_broken(&self, generation: &Generation) -> Vec<Problem> {
+        let broken = generation.broken_tables();
+        if broken.is_empty() {
+            return broken;
+        }
+        let known = self.current.get().broken_tables();
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let is_new = |problem: &Problem| !known.contains(&problem.to_string());
+        broken.into_iter().filter(is_new).collect()
     }
 }
 

@@ -11,17 +11,20 @@ use policy::{Effects, Refusal, Stage};
 use queue::Spool;
 use route::Walk;
 use smtp::Reply;
-use smtp::server::{Answer, Counted, Peer, Question, Session, Step};
+use smtp::server::{Answer, Counted, Helo, Peer, Privileges, Question, Session, Step};
 use tokio::net::TcpStream;
 
 use crate::Shutdown;
+use crate::audit::Place;
 use crate::generation::{Current, Smtpd};
+use crate::milter::{Guard, Standing};
 use crate::peer_name::Names;
 use crate::rates::{Rates, Visit};
 use crate::sasl::{Exchange, Login};
 use crate::scheduler::Scheduler;
 use crate::stream::Stream;
 use crate::tls::Established;
+use crate::told::Told;
 use crate::transaction::{Client, Ending, Transaction};
 
 /// What all sessions share.
@@ -58,13 +61,19 @@ pub(crate) async fn serve(
         false => "unknown".to_owned(),
     };
     let peer = Peer {
-        name,
-        address: ip,
-        port: address.port(),
         show_port: smtpd.incoming.port_logging,
+        ..Peer::new(name, ip, address.port())
     };
     tracing::info!(prog = "smtpd", "connect from {}", peer.name_and_address());
-    let session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
+    let privileges = Privileges {
+        xclient: smtpd.incoming.xclient_hosts.has(&peer).await,
+        xforward: smtpd.incoming.xforward_hosts.has(&peer).await,
+    };
+    let hostname = &smtpd.incoming.myhostname;
+    let local = stream.local_addr().ok();
+    let guard = Guard::new(smtpd.milters.as_ref(), hostname, ip, local).await;
+    let mut session = Session::new(smtpd.settings_for(ip).await, peer, Instant::now());
+    session.change_privileges(|_| privileges);
     let mut connection = Connection {
         stream: Stream::Clear(stream),
         session,
@@ -72,6 +81,8 @@ pub(crate) async fn serve(
         exchange: None,
         login: None,
         transaction: None,
+        deferrals: [None, None],
+        guard,
         smtpd,
         visit,
         shutdown: shared.shutdown.clone(),
@@ -81,6 +92,7 @@ pub(crate) async fn serve(
         connection.start_tls().await;
     }
     connection.run().await;
+    connection.guard.quit().await;
     let name = connection.session.peer().name_and_address();
     let summary = connection.session.summary();
     tracing::info!(prog = "smtpd", "disconnect from {name} {summary}");
@@ -91,6 +103,10 @@ pub(crate) struct Connection {
     pub stream: Stream,
     pub session: Session,
     transaction: Option<Transaction>,
+    /// `defer_if_permit` at connecting and at HELO, where they are not delayed: it counts for every recipient.
+    deferrals: [Option<Reply>; 2],
+    /// The service's milters.
+    guard: Guard,
     pub smtpd: Arc<Smtpd>,
     /// Set once the connection is encrypted.
     pub encryption: Option<Established>,
@@ -116,11 +132,13 @@ impl Connection {
                     self.session.answer(answer);
                 }
                 Step::Content(piece) => {
-                    if let Some(transaction) = &mut self.transaction
-                        && let Err(refusal) = transaction.content(piece).await
-                    {
-                        self.log_reject("DATA", None, None, &refusal);
-                        self.session.refuse_content(refusal.reply);
+                    if let Some(mut transaction) = self.transaction.take() {
+                        let done = transaction.content(piece, &self.client()).await;
+                        self.transaction = Some(transaction);
+                        if let Err(refusal) = done {
+                            self.place().log_reject(&self.client(), &refusal);
+                            self.session.refuse_content(refusal.reply);
+                        }
                     }
                 }
                 Step::Sleep(duration) => tokio::time::sleep(duration).await,
@@ -175,11 +193,16 @@ impl Connection {
     }
 
     async fn answer(&mut self, question: Question) -> Answer {
-        let result = match question {
+        match question {
             Question::Connect => match self.one_too_many().await {
-                Some(reply) => return Answer::Disconnect(reply),
-                None => self.connect().await,
+                Some(reply) => Answer::Disconnect(reply),
+                None => self.greet().await,
             },
+            Question::Xclient { login } => {
+                self.become_another(login).await;
+                self.greet().await
+            }
+            Question::Count(command) => self.count(command).await,
             Question::Helo(helo) => {
                 if helo.extended {
                     self.offer_mechanisms().await;
@@ -188,65 +211,128 @@ impl Connection {
                     helo: &helo.name,
                     ..self.client()
                 };
-                let mut walk = Walk::new(Instant::now());
-                let facts = client.facts();
-                self.smtpd
-                    .policy
-                    .decide(Stage::Helo, &mut walk, facts, &mut Effects::default())
-                    .await
-                    .map_err(|refusal| ("HELO", refusal))
-            }
-            Question::Mail(mail) => {
-                let smtpd = Arc::clone(&self.smtpd);
-                let client = self.client();
-                let begun = Transaction::begin(smtpd, &client, mail.clone(), &self.shared.spool);
-                match begun.await {
-                    Ok(transaction) => {
-                        self.transaction = Some(transaction);
-                        Ok(())
-                    }
-                    Err(refusal) => {
-                        self.log_reject("MAIL", Some(&mail.address), None, &refusal);
-                        return Answer::Reply(refusal.reply);
-                    }
+                match self.decide_early(Stage::Helo, &client).await {
+                    Ok(deferral) => self.deferrals[1] = deferral,
+                    Err(refusal) => return Answer::Reply(refusal.reply),
                 }
+                self.milters_on_helo(&helo).await
             }
-            Question::Count(command) => return self.count(command).await,
-            Question::Auth(auth) => return self.authenticate(auth).await,
-            Question::AuthResponse(response) => {
-                return self.continue_authentication(response).await;
+            Question::Mail(mail) => self.mail(mail).await,
+            Question::Auth(_) | Question::Vrfy(_) | Question::Etrn(_)
+                if self.guard.other().is_some() =>
+            {
+                self.guard.other().map_or(Answer::Continue, Answer::Reply)
             }
+            Question::Unknown(command) => self.unknown(&command).await,
+            Question::Auth(auth) => self.authenticate(auth).await,
+            Question::AuthResponse(response) => self.continue_authentication(response).await,
             Question::AuthAborted => {
                 self.give_up_authentication();
-                Ok(())
+                Answer::Continue
             }
-            Question::Rcpt(rcpt) => return self.recipient(rcpt).await,
+            Question::Rcpt(rcpt) => self.recipient(rcpt).await,
             Question::Data => match self.transaction.take() {
                 Some(mut transaction) => {
-                    let done = transaction.data(&self.client()).await;
+                    let mut guard = std::mem::take(&mut self.guard);
+                    let done = transaction.data(&self.client(), &mut guard).await;
+                    self.guard = guard;
                     self.transaction = Some(transaction);
-                    done.map_err(|refusal| ("DATA", refusal))
+                    answer(done)
                 }
-                None => return Answer::Reply(smtp::reply::NEED_RCPT),
+                None => Answer::Reply(smtp::reply::NEED_RCPT),
             },
-            Question::EndOfData { .. } => return self.end_of_data().await,
+            Question::EndOfData { .. } => self.end_of_data().await,
             Question::Abort => {
                 self.transaction = None;
-                Ok(())
+                self.guard.abort().await;
+                Answer::Continue
             }
-            Question::Vrfy(address) => return self.verify(&address).await,
-            Question::Etrn(domain) => return self.flush(&domain).await,
+            Question::Vrfy(address) => self.verify(&address).await,
+            Question::Etrn(domain) => self.flush(&domain).await,
+        }
+    }
+
+    /// The restrictions that need no transaction; the deferral that they leave for RCPT.
+    async fn decide_early(
+        &self,
+        stage: Stage,
+        client: &Client<'_>,
+    ) -> Result<Option<Reply>, Refusal> {
+        let mut effects = Effects::default();
+        let mut walk = Walk::new(Instant::now());
+        let policy = &self.smtpd.policy;
+        let told = Told::default();
+        let facts = policy::Facts {
+            connection: told.connection(client, self.session.place()),
+            ..client.facts()
         };
-        match result {
-            Ok(()) => Answer::Continue,
-            Err((command, refusal)) => {
-                let sender = self
-                    .transaction
-                    .as_ref()
-                    .map(|open| open.mail.address.clone());
-                self.log_reject(command, sender.as_deref(), None, &refusal);
-                Answer::Reply(refusal.reply)
+        let decided = policy.decide(stage, &mut walk, facts, &mut effects).await;
+        self.place().log_events(client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            self.place().log_reject(client, refusal);
+        }
+        decided.map(|()| effects.defer_if_permit)
+    }
+
+    async fn greet(&mut self) -> Answer {
+        match self.decide_early(Stage::Client, &self.client()).await {
+            Ok(deferral) => {
+                self.deferrals = [deferral, None];
+                self.milters_on_connect().await
             }
+            Err(refusal) => Answer::Reply(refusal.reply),
+        }
+    }
+
+    /// XCLIENT: what belonged to the client before is forgotten.
+    async fn become_another(&mut self, login: Option<String>) {
+        self.guard.quit().await;
+        let hostname = &self.smtpd.incoming.myhostname;
+        let peer = self.session.peer();
+        let milters = self.smtpd.milters.as_ref();
+        self.guard = Guard::new(milters, hostname, peer.address, self.guard.local()).await;
+        let xclient = self.smtpd.incoming.xclient_hosts.has(peer).await;
+        let settings = self.smtpd.settings_for(peer.address).await;
+        self.session
+            .change_privileges(|now| Privileges { xclient, ..now });
+        self.session.set_settings(settings);
+        let login = login.filter(|_| self.smtpd.sasl.is_some());
+        self.login = login.map(|user| Login {
+            mechanism: "XCLIENT".to_owned(),
+            user,
+        });
+    }
+
+    async fn mail(&mut self, mail: smtp::server::MailFrom) -> Answer {
+        let smtpd = Arc::clone(&self.smtpd);
+        let [at_connect, at_helo] = self.deferrals.clone();
+        let effects = Effects {
+            defer_if_permit: at_connect.or(at_helo),
+            ..Effects::default()
+        };
+        let forwarded = self.session.forwarded().cloned();
+        let mut guard = std::mem::take(&mut self.guard);
+        let client = self.client();
+        let spool = &self.shared.spool;
+        let begun = Transaction::begin(smtpd, &client, mail, effects, spool, &mut guard).await;
+        if begun.is_err() {
+            guard.abort().await;
+        }
+        self.guard = guard;
+        match begun {
+            Ok(mut transaction) => {
+                transaction.forwarded = forwarded;
+                self.transaction = Some(transaction);
+                Answer::Continue
+            }
+            Err(refusal) => Answer::Reply(refusal.reply),
+        }
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            command: self.session.place(),
+            ..Place::default()
         }
     }
 
@@ -265,16 +351,42 @@ impl Connection {
         refused.await.map_or(Answer::Continue, Answer::Reply)
     }
 
-    async fn connect(&mut self) -> Result<(), (&'static str, Refusal)> {
-        let mut walk = Walk::new(Instant::now());
-        let client = self.client();
-        let facts = client.facts();
-        let decided = self
-            .smtpd
-            .policy
-            .decide(Stage::Client, &mut walk, facts, &mut Effects::default())
-            .await;
-        decided.map_err(|refusal| ("CONNECT", refusal))
+    /// The milters hear of the client.
+    async fn milters_on_connect(&mut self) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let answer = guard.connect(&self.client()).await;
+        self.guard = guard;
+        answer.unwrap_or(Answer::Continue)
+    }
+
+    async fn milters_on_helo(&mut self, helo: &Helo) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let client = Client {
+            helo: &helo.name,
+            ..self.client()
+        };
+        let answer = guard.helo(&client, helo.extended).await;
+        self.guard = guard;
+        answer.unwrap_or(Answer::Continue)
+    }
+
+    /// A command that nobody knows: milters may have another reply.
+    async fn unknown(&mut self, command: &str) -> Answer {
+        let mut guard = std::mem::take(&mut self.guard);
+        let id = self.transaction.as_ref().and_then(Transaction::id);
+        let id = id.map(|id| id.to_string());
+        let standing = Standing {
+            id: id.as_deref(),
+            sender: self.transaction.as_ref().map(|open| &*open.mail.address),
+            ..Standing::default()
+        };
+        let refusal = guard.unknown(&self.client(), command, standing).await;
+        self.guard = guard;
+        match refusal {
+            Some(reply) if reply.code == 421 => Answer::Disconnect(reply),
+            Some(reply) => Answer::Reply(reply),
+            None => Answer::Continue,
+        }
     }
 
     /// The service's settings as they are now; a service that is gone keeps those it had.
@@ -292,23 +404,28 @@ impl Connection {
     /// VRFY: what RCPT would say of the address, and nothing more.
     async fn verify(&self, address: &str) -> Answer {
         let client = self.client();
+        let told = Told::default();
         let facts = policy::Facts {
+            connection: told.connection(&client, "VRFY"),
             recipient: Some(address),
             ..client.facts()
         };
         let mut walk = Walk::new(Instant::now());
+        let mut effects = Effects::default();
         let decided = self
             .smtpd
             .policy
-            .recipient(&mut walk, facts, &mut Effects::default())
+            .recipient(&mut walk, facts, &mut effects)
             .await;
-        match decided {
-            Ok(_) => Answer::Continue,
-            Err(refusal) => {
-                self.log_reject("VRFY", None, Some(address), &refusal);
-                Answer::Reply(refusal.reply)
-            }
+        let place = Place {
+            recipient: Some(address),
+            ..self.place()
+        };
+        place.log_events(&client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            place.log_reject(&client, refusal);
         }
+        answer(decided)
     }
 
     /// ETRN (RFC 1985): tries what waits for a domain of `fast_flush_domains`.
@@ -316,61 +433,79 @@ impl Connection {
         if !mail::host::is_valid_domain(domain) {
             return Answer::Reply(smtp::reply::ETRN_BAD_DOMAIN);
         }
+        if let Err(refusal) = self.may_flush(domain).await {
+            return Answer::Reply(refusal.reply);
+        }
         match self.smtpd.incoming.fast_flush_domains.matches(domain).await {
             Ok(true) => {
                 self.shared.scheduler.flush_site(domain).await;
                 Answer::Continue
             }
-            Ok(false) => {
-                let client = self.session.peer().name_and_address();
-                tracing::warn!(prog = "smtpd", "reject: ETRN {domain}... from {client}");
-                Answer::Reply(smtp::reply::etrn_unavailable(domain))
-            }
+            Ok(false) => self.cannot_flush(domain),
             Err(error) => {
                 tracing::warn!(prog = "smtpd", "fast_flush_domains: {error}");
-                Answer::Reply(smtp::reply::etrn_unavailable(domain))
+                self.cannot_flush(domain)
             }
         }
+    }
+
+    fn cannot_flush(&self, domain: &str) -> Answer {
+        let client = self.session.peer().name_and_address();
+        tracing::warn!(prog = "smtpd", "reject: ETRN {domain}... from {client}");
+        Answer::Reply(smtp::reply::etrn_unavailable(domain))
+    }
+
+    /// `smtpd_etrn_restrictions`.
+    async fn may_flush(&self, domain: &str) -> Result<(), Refusal> {
+        let client = self.client();
+        let mut effects = Effects::default();
+        let mut walk = Walk::new(Instant::now());
+        let policy = &self.smtpd.policy;
+        let told = Told::default();
+        let mut facts = client.facts();
+        facts.connection = told.connection(&client, "ETRN");
+        if let Some(connection) = &mut facts.connection {
+            connection.etrn_domain = domain;
+        }
+        let decided = policy.etrn(domain, &mut walk, facts, &mut effects).await;
+        self.place().log_events(&client, &mut effects.events);
+        if let Err(refusal) = &decided {
+            self.place().log_reject(&client, refusal);
+        }
+        decided
     }
 
     async fn recipient(&mut self, rcpt: smtp::server::RcptTo) -> Answer {
         let Some(mut transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_MAIL);
         };
-        let address = rcpt.address.clone();
+        let mut guard = std::mem::take(&mut self.guard);
         let decided = transaction
-            .recipient(&self.client(), rcpt, &self.shared.spool)
+            .recipient(&self.client(), rcpt, &self.shared.spool, &mut guard)
             .await;
-        let sender = transaction.mail.address.clone();
+        self.guard = guard;
         self.transaction = Some(transaction);
-        match decided {
-            Ok(()) => Answer::Continue,
-            Err(refusal) => {
-                self.log_reject("RCPT", Some(&sender), Some(&address), &refusal);
-                Answer::Reply(refusal.reply)
-            }
-        }
+        answer(decided)
     }
 
     async fn end_of_data(&mut self) -> Answer {
         let Some(transaction) = self.transaction.take() else {
             return Answer::Reply(smtp::reply::NEED_RCPT);
         };
-        let sender = transaction.mail.address.clone();
-        match transaction.end(&self.client(), &self.shared.spool).await {
+        let mut guard = std::mem::take(&mut self.guard);
+        let ended = transaction
+            .end(&self.client(), &self.shared.spool, &mut guard)
+            .await;
+        guard.abort().await;
+        self.guard = guard;
+        match ended {
             Ok(Ending::Queued(message)) => {
                 let id = message.id.to_string();
                 self.shared.scheduler.accept(*message);
                 Answer::Reply(policy::reply::queued(&id))
             }
-            Ok(Ending::Discarded(id)) => {
-                tracing::info!(prog = "smtpd", "{id}: discard: message thrown away");
-                Answer::Reply(policy::reply::queued(&id.to_string()))
-            }
-            Err(refusal) => {
-                self.log_reject("END-OF-MESSAGE", Some(&sender), None, &refusal);
-                Answer::Reply(refusal.reply)
-            }
+            Ok(Ending::Discarded(id)) => Answer::Reply(policy::reply::queued(&id.to_string())),
+            Err(refusal) => Answer::Reply(refusal.reply),
         }
     }
 
@@ -382,39 +517,15 @@ impl Connection {
             encryption: self.encryption.as_ref(),
             login: self.login.as_ref(),
             has_logins: self.smtpd.sasl.is_some(),
+            server: self.stream.local_address(),
+            has_pipelined: self.session.has_pipelined(),
         }
     }
+}
 
-    /// `NOQUEUE: reject: RCPT from …`, in the form that log readers parse.
-    fn log_reject(
-        &self,
-        command: &str,
-        sender: Option<&str>,
-        recipient: Option<&str>,
-        refusal: &Refusal,
-    ) {
-        let client = self.client();
-        let id = self.transaction.as_ref().and_then(Transaction::id);
-        let id = id.map_or("NOQUEUE".to_owned(), |id| id.to_string());
-        let Refusal { reply, detail } = refusal;
-        if let Some(detail) = detail {
-            tracing::warn!(prog = "smtpd", "{id}: {detail}");
-        }
-        let mut line = format!(
-            "{id}: reject: {command} from {}: {};",
-            client.peer.name_and_address(),
-            reply
-        );
-        if let Some(sender) = sender {
-            line.push_str(&format!(" from=<{sender}>"));
-        }
-        if let Some(recipient) = recipient {
-            line.push_str(&format!(" to=<{recipient}>"));
-        }
-        line.push_str(&format!(" proto={}", client.protocol));
-        if !client.helo.is_empty() {
-            line.push_str(&format!(" helo=<{}>", client.helo));
-        }
-        tracing::info!(prog = "smtpd", "{line}");
+fn answer<T>(decided: Result<T, Refusal>) -> Answer {
+    match decided {
+        Ok(_) => Answer::Continue,
+        Err(refusal) => Answer::Reply(refusal.reply),
     }
 }

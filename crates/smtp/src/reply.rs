@@ -153,6 +153,10 @@ const fn fixed_plain(code: u16, text: &'static str) -> Reply {
     }
 }
 
+/// A milter wants the connection closed.
+pub const MILTER_SHUTDOWN: Reply = fixed(421, 4, 7, 0, "Server closing connection");
+/// A milter's answer cannot be passed on.
+pub const MILTER_UNAVAILABLE: Reply = fixed(451, 4, 7, 1, "Service unavailable - try again later");
 /// RSET, NOOP, and the end of a message whose receiver gave no text of his own.
 pub const OK: Reply = fixed(250, 2, 0, 0, "Ok");
 /// MAIL.
@@ -276,6 +280,12 @@ pub const NOT_IMPLEMENTED: Reply = fixed(502, 5, 5, 1, "Error: command not imple
 pub const NO_AUTHENTICATION: Reply = fixed(503, 5, 5, 1, "Error: authentication not enabled");
 /// XCLIENT and XFORWARD.
 pub const NOT_AUTHORIZED: Reply = fixed(550, 5, 7, 0, "Error: insufficient authorization");
+/// XCLIENT without attributes.
+pub const XCLIENT_SYNTAX: Reply = fixed(501, 5, 5, 4, "Syntax: XCLIENT attribute=value...");
+/// XFORWARD without attributes.
+pub const XFORWARD_SYNTAX: Reply = fixed(501, 5, 5, 4, "Syntax: XFORWARD attribute=value...");
+/// XCLIENT or XFORWARD with something else.
+pub const ATTRIBUTE_EXPECTED: Reply = fixed(501, 5, 5, 4, "Error: attribute=value expected");
 /// Text sent ahead where `smtpd_forbid_unauth_pipelining`.
 pub const NOT_SYNCHRONIZED: Reply = fixed(554, 5, 5, 0, "Error: SMTP protocol synchronization");
 
@@ -315,6 +325,22 @@ pub fn shutting_down(hostname: &str) -> Reply {
         EnhancedCode::new(4, 3, 2),
         format!("{hostname} Service shutting down"),
     )
+}
+
+/// A milter refuses the client when it connects.
+pub fn milter_refuses_client(hostname: &str) -> Reply {
+    Reply::plain(554, format!("{hostname} ESMTP not accepting connections"))
+}
+
+/// EHLO of a client that a milter refuses.
+pub fn bare_ehlo(hostname: &str) -> Reply {
+    Reply::plain(250, format!("{hostname}\nENHANCEDSTATUSCODES"))
+}
+
+/// A milter wants the connection closed when the client connects.
+pub fn milter_closes(hostname: &str) -> Reply {
+    let text = format!("{hostname} Service unavailable - try again later");
+    Reply::plain(421, text)
 }
 
 /// A MAIL or RCPT parameter that we do not have.
@@ -360,6 +386,26 @@ pub fn client_certificate(hostname: &str, problem: &str) -> Reply {
         421,
         EnhancedCode::new(4, 7, 1),
         format!("{hostname} Error: {problem}"),
+    )
+}
+
+/// An attribute of XCLIENT or XFORWARD that does not exist.
+pub fn bad_attribute(verb: &str, name: &str) -> Reply {
+    let name: String = name.chars().take(100).collect();
+    Reply::new(
+        501,
+        EnhancedCode::new(5, 5, 4),
+        format!("Bad {verb} attribute name: {name}"),
+    )
+}
+
+/// An attribute of XCLIENT or XFORWARD whose value is nonsense.
+pub fn bad_value(name: &str, value: &str) -> Reply {
+    let value: String = value.chars().take(100).collect();
+    Reply::new(
+        501,
+        EnhancedCode::new(5, 5, 4),
+        format!("Bad {name} syntax: {value}"),
     )
 }
 

@@ -6,18 +6,28 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use testkit::{Dovecot, IspMail, MailServer, MariaDb, MariaDbOptions, Postfix, Site, TempDir};
+use testkit::{
+    Certificates, Dovecot, IspMail, MailServer, MariaDb, MariaDbOptions, Postfix, Site, TempDir,
+};
 
 use super::Sample;
-use super::scenario::{Delivery, Recipients, Scenario};
+use super::scenario::{Access, Delivery, Recipients, Scenario};
 use crate::load::{self, Load};
 use crate::options::Server;
 use crate::process_group;
+use crate::wire;
 
 const USERS: usize = 100;
 const ALIASES: usize = 20;
 const DB: &str = "mailserver";
 const PASSWORD: &str = "bench-secret";
+const CERTIFICATE: &str = "mail";
+
+/// AUTH PLAIN of user0@example.org, whose password is `secret`: base64.
+const LOGIN: &str = "AHVzZXIwQGV4YW1wbGUub3JnAHNlY3JldA==";
+
+/// Postfix's source of random numbers and session keys; nothing else needs it.
+const TLSMGR: &str = "tlsmgr unix - - n 1000? 1 tlsmgr\n";
 
 /// How long after the last message the last delivery may come.
 const DRAIN: Duration = Duration::from_secs(120);
@@ -25,6 +35,7 @@ const DRAIN: Duration = Duration::from_secs(120);
 pub struct Rig {
     mariadb: MariaDb,
     dovecot: Dovecot,
+    certificates: Certificates,
     binary: PathBuf,
     /// A further main.cf line.
     config: String,
@@ -48,7 +59,10 @@ impl Rig {
             .iter()
             .map(|(user, word)| (user.as_str(), word.as_str()))
             .collect();
+        let certificates = Certificates::new();
+        certificates.self_signed(CERTIFICATE, "prime256v1", "/CN=mail.host.example");
         Rig {
+            certificates,
             mariadb,
             dovecot: Dovecot::start(&users),
             binary,
@@ -58,7 +72,7 @@ impl Rig {
 
     /// Starts the server, warms it up, runs the scenario, waits for the last delivery, stops the server.
     pub fn measure(&self, server: Server, scenario: &Scenario, duration: Duration) -> Sample {
-        let mut mail_server = self.server(server, scenario.delivery, "");
+        let mut mail_server = self.server(server, scenario.delivery, &self.access(scenario.access));
         let boxes = match scenario.delivery {
             Delivery::Lmtp => self.dovecot.vmail_dir.clone(),
             _ => mail_server.site.mail(),
@@ -190,6 +204,31 @@ impl Rig {
         }
     }
 
+    /// main.cf lines for clients that encrypt, or log in.
+    fn access(&self, access: Access) -> String {
+        if access == Access::Clear {
+            return String::new();
+        }
+        let (certificate, key) = self.certificates.pair(CERTIFICATE);
+        let (level, login) = match access {
+            Access::Submission => ("encrypt", true),
+            _ => ("may", false),
+        };
+        let mut lines = format!(
+            "smtpd_tls_security_level = {level}\nsmtpd_tls_auth_only = yes\nsmtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\n",
+            certificate.display(),
+            key.display()
+        );
+        if login {
+            lines += &format!(
+                "smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = {}\n\
+                 smtpd_relay_restrictions = permit_sasl_authenticated, reject\n",
+                self.dovecot.auth_socket.display()
+            );
+        }
+        lines
+    }
+
     fn server(&self, server: Server, delivery: Delivery, more: &str) -> MailServer {
         let host = self.mariadb.host();
         let mut files = IspMail::table_files(&host, "mailuser", PASSWORD, DB).to_vec();
@@ -209,7 +248,7 @@ impl Rig {
         };
         let tables = IspMail::main_cf("mysql", "@CONF@");
         let main_cf = format!("{tables}{transport}{LIMITS}{more}{}\n", self.config);
-        let site = Site::new(&main_cf, "", &files);
+        let site = Site::new(&main_cf, TLSMGR, &files);
         let mail_server = match server {
             Server::Postfix => Postfix::on(site),
             Server::Postroom => MailServer::postroom(&self.binary, site),
@@ -235,6 +274,8 @@ impl Rig {
                     .collect(),
             ),
             refused: scenario.recipients == Recipients::Unknown,
+            tls: (scenario.access != Access::Clear).then(wire::settings),
+            login: (scenario.access == Access::Submission).then_some(LOGIN),
         }
     }
 }

@@ -20,6 +20,16 @@ pub enum Recipients {
     Unknown,
 }
 
+/// How clients come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Clear,
+    /// STARTTLS, a full handshake each time.
+    Tls,
+    /// STARTTLS, and AUTH PLAIN that Dovecot checks.
+    Submission,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     pub name: &'static str,
@@ -28,6 +38,7 @@ pub struct Scenario {
     pub sessions: usize,
     /// Many messages on one connection.
     pub kept: bool,
+    pub access: Access,
 }
 
 impl Scenario {
@@ -54,6 +65,15 @@ const fn row(
         recipients,
         sessions,
         kept,
+        access: Access::Clear,
+    }
+}
+
+/// Messages to users' Maildirs over encrypted connections.
+const fn encrypted(name: &'static str, access: Access, sessions: usize, kept: bool) -> Scenario {
+    Scenario {
+        access,
+        ..row(name, Delivery::Maildir, Recipients::Users, sessions, kept)
     }
 }
 
@@ -131,6 +151,13 @@ pub const SCENARIOS: &[Scenario] = &[
         10,
         true,
     ),
+    encrypted("STARTTLS, 1 session", Access::Tls, 1, false),
+    encrypted("STARTTLS, 10 sessions", Access::Tls, 10, false),
+    encrypted("STARTTLS, 50 sessions", Access::Tls, 50, false),
+    encrypted("submission, 1 session", Access::Submission, 1, false),
+    encrypted("submission, 10 sessions", Access::Submission, 10, false),
+    encrypted("submission, 50 sessions", Access::Submission, 50, false),
+    encrypted("submission, 10, kept", Access::Submission, 10, true),
 ];
 
 /// Which figure of which scenario is to be how many times Postfix's (a tenth: 0.1), or stay under a bound.

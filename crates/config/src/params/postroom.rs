@@ -5,6 +5,7 @@ use super::rows;
 rows! {
     honoured Time "postroom_domain_class_ttl" = "5s", "How long the class of a domain is remembered.";
     honoured Bool "postroom_resolve_at_rcpt" = "yes", "Resolve recipients to their leaves at RCPT; no: later, as Postfix does.";
+    honoured Text "postroom_policy_at_leaf" = "", "Services of check_policy_service that are also asked about the mailboxes that an alias leads to.";
     honoured Text "postroom_metrics_listen" = "", "Where `postroom tables serve` shows its metrics to Prometheus, as HOST:PORT.";
     honoured Time "postroom_shutdown_timeout" = "30s", "How long running sessions may finish after SIGTERM.";
     honoured Time "postroom_table_cache_negative_ttl" = "10s", "How long it is remembered that a key is not in a table on a server; at most postroom_table_cache_ttl.";

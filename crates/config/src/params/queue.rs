@@ -113,9 +113,9 @@ rows! {
     honoured Text "relay_recipient_maps" = "", "Tables of known recipients in relay_domains.";
     honoured Text "relay_transport" = "relay", "Delivery of relay_domains: transport:nexthop.";
     honoured Text "relayhost" = "", "Next host for all remote mail.";
-    accepted Bool "soft_bounce" = "no", "Answer 4xx where 5xx were due.";
+    honoured Bool "soft_bounce" = "no", "Answer 4xx where 5xx were due.";
     honoured Time "stale_lock_time" = "500s", "Age at which a lock file is taken for a leftover.";
-    accepted Text "stress" = "", "Not empty while the server is overloaded.";
+    honoured Text "stress" = "", "Not empty while the server is overloaded.";
     accepted Text "trace_service_name" = "trace", "";
     honoured Text "transport_maps" = "", "Transport by recipient address or domain.";
     accepted Time "transport_retry_time" = "60s", "Pause after a delivery agent failed.";

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use config::{Config, ConfigError};
-use hickory_resolver::config::ResolveHosts;
-use hickory_resolver::{ResolveError, TokioResolver};
+use dns::{Dns, Kind, Record};
 use mail::status::EnhancedCode;
 use smtp::Protocol;
 
@@ -32,7 +31,7 @@ const TRY_AGAIN: EnhancedCode = EnhancedCode::new(4, 4, 3);
 
 /// Finds hosts by DNS, or by the system's own means (`smtp_host_lookup = native`, `disable_dns_lookups = yes`).
 pub struct Resolver {
-    dns: Option<TokioResolver>,
+    dns: Option<Dns>,
     native: bool,
     ipv4: bool,
     ipv6: bool,
@@ -53,7 +52,7 @@ impl Resolver {
             !config.bool("disable_dns_lookups")? && lookup.iter().any(|word| word == "dns");
         let interfaces = config.environment().interfaces.iter();
         Ok(Resolver {
-            dns: uses_dns.then(system_resolver).flatten(),
+            dns: uses_dns.then(Dns::system).filter(Dns::is_usable),
             native: !uses_dns || lookup.iter().any(|word| word == "native"),
             ipv4: has("ipv4"),
             ipv6: has("ipv6"),
@@ -106,24 +105,17 @@ impl Resolver {
 
     /// The mail exchangers of a domain that are better than ourselves; the domain itself without MX records
     /// (RFC 5321 section 5.1).
-    async fn exchangers(
-        &self,
-        dns: &TokioResolver,
-        domain: &str,
-        port: u16,
-    ) -> Result<Vec<String>, Trouble> {
-        let found = match dns.mx_lookup(absolute(domain)).await {
+    async fn exchangers(&self, dns: &Dns, domain: &str, port: u16) -> Result<Vec<String>, Trouble> {
+        let found = match dns.lookup(domain, Kind::Mx).await {
             Ok(found) => found,
-            Err(error) if error.is_no_records_found() || error.is_nx_domain() => {
-                return Ok(vec![domain.to_owned()]);
-            }
-            Err(error) => return Err(dns_trouble(domain, "MX", &error)),
+            Err(trouble) if trouble.is_absence() => return Ok(vec![domain.to_owned()]),
+            Err(trouble) => return Err(dns_trouble(domain, Kind::Mx, trouble)),
         };
         let mut records: Vec<(u16, String)> = found
-            .iter()
-            .map(|record| {
-                let host = record.exchange().to_utf8();
-                (record.preference(), host.trim_end_matches('.').to_owned())
+            .into_iter()
+            .filter_map(|record| match record {
+                Record::Mx { preference, host } => Some((preference, host)),
+                _ => None,
             })
             .collect();
         // RFC 7505: the null MX.
@@ -177,31 +169,15 @@ impl Resolver {
         }
     }
 
-    async fn by_dns(&self, dns: &TokioResolver, host: &str) -> Result<Vec<IpAddr>, Trouble> {
-        let mut addresses = Vec::new();
-        let mut trouble = None;
-        if self.ipv6 {
-            match dns.ipv6_lookup(absolute(host)).await {
-                Ok(found) => addresses.extend(found.iter().map(|record| IpAddr::V6(record.0))),
-                Err(error) => trouble = Some(dns_trouble(host, "AAAA", &error)),
-            }
-        }
-        if self.ipv4 {
-            match dns.ipv4_lookup(absolute(host)).await {
-                Ok(found) => addresses.extend(found.iter().map(|record| IpAddr::V4(record.0))),
-                Err(error) => {
-                    let new = dns_trouble(host, "A", &error);
-                    // What may change by itself wins over what does not.
-                    if trouble.as_ref().is_none_or(|old| old.code.class == 5) {
-                        trouble = Some(new);
-                    }
-                }
-            }
-        }
-        match trouble {
-            Some(trouble) if addresses.is_empty() => Err(trouble),
-            _ => Ok(addresses),
-        }
+    async fn by_dns(&self, dns: &Dns, host: &str) -> Result<Vec<IpAddr>, Trouble> {
+        let kinds: &[Kind] = match (self.ipv6, self.ipv4) {
+            (true, true) => &[Kind::Aaaa, Kind::A],
+            (true, false) => &[Kind::Aaaa],
+            _ => &[Kind::A],
+        };
+        let kind = *kinds.last().unwrap_or(&Kind::A);
+        let found = dns.addresses(host, kinds).await;
+        found.map_err(|trouble| dns_trouble(host, kind, trouble))
     }
 
     /// getaddrinfo(3): `/etc/hosts` and whatever else the system asks.
@@ -236,34 +212,10 @@ impl Resolver {
     }
 }
 
-/// `None`, with a warning, when `/etc/resolv.conf` cannot be used; every DNS lookup then goes through
-/// the system.
-fn system_resolver() -> Option<TokioResolver> {
-    match TokioResolver::builder_tokio() {
-        Ok(mut builder) => {
-            builder.options_mut().use_hosts_file = ResolveHosts::Never;
-            Some(builder.build())
-        }
-        Err(error) => {
-            tracing::warn!(
-                prog = "smtp",
-                "cannot read the system's resolver configuration: {error}; MX records are not used"
-            );
-            None
-        }
-    }
-}
-
-/// With its final dot, so that the search list of resolv.conf stays out.
-fn absolute(name: &str) -> String {
-    format!("{}.", name.trim_end_matches('.'))
-}
-
-fn dns_trouble(name: &str, kind: &str, error: &ResolveError) -> Trouble {
-    let (code, why) = if error.is_nx_domain() || error.is_no_records_found() {
-        (NOT_FOUND, "Host not found")
-    } else {
-        (TRY_AGAIN, "Host not found, try again")
+fn dns_trouble(name: &str, kind: Kind, trouble: dns::Trouble) -> Trouble {
+    let (code, why) = match trouble.is_absence() {
+        true => (NOT_FOUND, "Host not found"),
+        false => (TRY_AGAIN, "Host not found, try again"),
     };
     let text = format!(
         "Host or domain name not found. Name service error for name={name} type={kind}: {why}"

@@ -9,9 +9,11 @@ use config::{Config, Environment};
 use super::options::{self, EX_CONFIG, EX_TEMPFAIL, EX_USAGE};
 use super::tool_log;
 
-const USAGE: &str = "usage: postroom explain [-c config_dir] [--json] [--sender ADDRESS] [--client ADDRESS] ADDRESS...
+const USAGE: &str = "usage: postroom explain [-c config_dir] [--json] [--sender ADDRESS] [--client ADDRESS] [--ask-services]
+       ADDRESS...
 Shows for each address every key that is looked up, in which table and with what result, the tree of
 destinations, and the reply that RCPT gets. The client counts as a stranger unless --client names one.
+With --ask-services, policy services (check_policy_service) are asked, which may have effects there.
 Exit status: 0 when all addresses are accepted, 1 when one is refused, 75 when a table failed.
 ";
 
@@ -21,6 +23,7 @@ struct Request {
     json: bool,
     sender: String,
     client: std::net::IpAddr,
+    ask_services: bool,
     addresses: Vec<String>,
 }
 
@@ -54,6 +57,7 @@ fn parse(args: &[OsString]) -> Result<Option<Request>, String> {
         sender: "sender@elsewhere.invalid".into(),
         // Documentation addresses are nobody's clients (RFC 5737).
         client: std::net::IpAddr::from([192, 0, 2, 1]),
+        ask_services: false,
         addresses: Vec::new(),
     };
     let mut args = args.iter();
@@ -68,6 +72,7 @@ fn parse(args: &[OsString]) -> Result<Option<Request>, String> {
         };
         match text {
             "-c" => request.config_dir = PathBuf::from(value("a folder")?),
+            "--ask-services" => request.ask_services = true,
             "--json" => request.json = true,
             "--sender" => request.sender = value("an address")?,
             "--client" => {
@@ -94,8 +99,11 @@ fn explain_all(request: &Request) -> Result<u8, String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let explainer = policy::explain::Explainer::new(&config, &environment)
+    let mut explainer = policy::explain::Explainer::new(&config, &environment)
         .map_err(|error| error.to_string())?;
+    if request.ask_services {
+        explainer = explainer.asking_services();
+    }
     let mut status = 0;
     let mut documents = Vec::new();
     for (index, address) in request.addresses.iter().enumerate() {

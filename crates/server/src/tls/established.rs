@@ -11,6 +11,12 @@ use super::verify::Seen;
 pub(crate) struct Established {
     /// `TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)`.
     cipher: String,
+    /// `TLSv1.3`.
+    pub protocol: &'static str,
+    /// OpenSSL's name of the cipher suite.
+    pub suite: String,
+    /// Of its key.
+    pub bits: u16,
     /// `key-exchange X25519 server-signature RSA-PSS (2048 bits) server-digest SHA256`; TLS 1.3 alone.
     server: Option<String>,
     /// `client-signature ECDSA (prime256v1) client-digest SHA256`.
@@ -57,11 +63,30 @@ impl Established {
         });
         Established {
             cipher: format!("{version} with cipher {name} ({bits}/{bits} bits)"),
+            protocol: version,
+            suite: name,
+            bits,
             server: server.filter(|_| modern),
             client: signature("client", seen.client_signature, client_key).filter(|_| modern),
             asked,
             certificate,
         }
+    }
+
+    /// `TLSv1.3`.
+    pub fn version(&self) -> &str {
+        self.cipher.split(' ').next().unwrap_or_default()
+    }
+
+    /// `TLS_AES_256_GCM_SHA384`.
+    pub fn cipher_name(&self) -> &str {
+        self.cipher.split(' ').nth(3).unwrap_or_default()
+    }
+
+    /// `256`.
+    pub fn cipher_bits(&self) -> &str {
+        let bits = self.cipher.split(['(', '/']).nth(1);
+        bits.unwrap_or_default()
     }
 
     /// `Anonymous`, `Untrusted`, `Trusted`.

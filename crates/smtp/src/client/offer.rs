@@ -87,14 +87,14 @@ impl Offer {
         let recipient = &transaction.recipients[i];
         let mut line = format!("RCPT TO:<{}>", external(&recipient.address));
         if self.dsn {
-            if let Some(notify) = recipient.notify {
-                line.push_str(&format!(" NOTIFY={notify}"));
-            }
             if let Some((kind, address)) =
                 recipient.orcpt.as_deref().and_then(|o| o.split_once(';'))
             {
                 let utf8 = transaction.smtputf8 && self.smtputf8;
                 line.push_str(&format!(" ORCPT={kind};{}", xtext::encode(address, utf8)));
+            }
+            if let Some(notify) = recipient.notify {
+                line.push_str(&format!(" NOTIFY={notify}"));
             }
         }
         line.push_str("\r\n");
@@ -159,7 +159,7 @@ mod tests {
         full.write_rcpt(&transaction, 0, &mut out);
         let line = String::from_utf8_lossy(&out);
         assert!(
-            line.ends_with(" NOTIFY=NEVER ORCPT=rfc822;x+2By@b\r\n"),
+            line.ends_with(" ORCPT=rfc822;x+2By@b NOTIFY=NEVER\r\n"),
             "{line}"
         );
         assert_eq!(line.matches('\n').count(), 1, "{line}");

@@ -14,7 +14,7 @@ impl Session {
             Some(transaction) if transaction.recipients == 0 => reply::NO_VALID_RECIPIENTS,
             Some(_) if !rest.is_empty() => reply::DATA_SYNTAX,
             Some(_) => {
-                if !(self.is_out_of_step() && self.settings.forbid_unauth_pipelining) {
+                if !self.is_out_of_step() {
                     self.ask(Question::Data, Pending::Data);
                 }
                 return;
@@ -110,6 +110,7 @@ impl Session {
             },
         };
         self.transaction = None;
+        self.forwarded = None;
         if !replies.iter().any(Reply::is_positive) {
             return self.refuse_message(&replies);
         }

@@ -2,7 +2,7 @@
 
 use super::session::{Pending, Session, refusal};
 use super::verb::Verb;
-use super::{Answer, Helo, Keyword, Question, TlsLevel};
+use super::{Answer, Helo, Keyword, Question, TlsLevel, xclient, xforward};
 use crate::{Protocol, Reply, reply};
 
 impl Session {
@@ -18,7 +18,7 @@ impl Session {
             };
             return self.refuse(&syntax);
         }
-        if self.is_out_of_step() && self.settings.forbid_unauth_pipelining {
+        if self.is_out_of_step() {
             return;
         }
         // RFC 5321 4.1.4: EHLO begins anew, as RSET does.
@@ -57,6 +57,12 @@ impl Session {
                     limit => text.push_str(&format!(" {limit}")),
                 }
             }
+            if keyword == Keyword::Xclient {
+                text.push_str(&format!(" {}", xclient::ATTRIBUTES));
+            }
+            if keyword == Keyword::Xforward {
+                text.push_str(&format!(" {}", xforward::ATTRIBUTES));
+            }
             if keyword == Keyword::Auth {
                 let mechanisms = self.mechanisms.join(" ");
                 text.push_str(&format!(" {mechanisms}"));
@@ -75,6 +81,8 @@ impl Session {
             Keyword::Etrn => settings.protocol == Protocol::Smtp,
             Keyword::StartTls => settings.tls != TlsLevel::None && !self.tls,
             Keyword::Auth => self.may_authenticate() && !self.mechanisms.is_empty(),
+            Keyword::Xclient => self.privileges.xclient,
+            Keyword::Xforward => self.privileges.xforward,
             Keyword::SmtpUtf8 => settings.smtputf8_enable,
             _ => true,
         };

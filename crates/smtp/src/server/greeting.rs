@@ -7,7 +7,12 @@ use super::{Answer, CloseReason};
 use crate::{Reply, reply};
 
 impl Session {
+    /// After connecting, and after XCLIENT.
     pub(super) fn connected(&mut self, answer: Answer) {
+        self.note_pipelining();
+        if let Answer::Greet(greeting) = answer {
+            return self.say(&greeting);
+        }
         match refusal(answer) {
             Ok(None) => {
                 let greeting = Reply::plain(220, self.settings.banner.clone());

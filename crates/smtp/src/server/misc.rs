@@ -93,6 +93,16 @@ impl Session {
         {
             return self.accept(&reply::OK);
         }
-        self.refuse(&reply::UNKNOWN_COMMAND);
+        match self.settings.ask_unknown {
+            true => self.ask(Question::Unknown(word.to_owned()), Pending::Unknown),
+            false => self.refuse(&reply::UNKNOWN_COMMAND),
+        }
+    }
+
+    pub(super) fn unknown_answered(&mut self, answer: Answer) {
+        match refusal(answer) {
+            Err(refusal) => self.refuse(&refusal),
+            Ok(_) => self.refuse(&reply::UNKNOWN_COMMAND),
+        }
     }
 }

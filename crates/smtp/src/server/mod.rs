@@ -38,31 +38,96 @@ mod session;
 mod settings;
 mod starttls;
 mod verb;
+mod xclient;
+mod xforward;
 
 pub use session::Session;
 pub use settings::{BareNewline, Keyword, Settings, TlsLevel};
+pub use xforward::Forwarded;
 
 /// The client at the other end, as far as the connection tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The verified host name, or `unknown`.
     pub name: String,
-    /// The address; printed without brackets or `IPv6:`.
+    /// What is known of it.
+    pub name_status: NameStatus,
+    /// The name that DNS has for the address, verified or not; or `unknown`.
+    pub reverse_name: String,
+    /// What is known of that.
+    pub reverse_status: NameStatus,
+    /// The address; printed without brackets or `IPv6:`. The unspecified one where XCLIENT says that it is not known.
     pub address: IpAddr,
-    /// The port.
+    /// The port; 0 where it is not known.
     pub port: u16,
+    /// The address that the connection comes from; XCLIENT does not change it.
+    pub socket_address: IpAddr,
     /// Whether the port is shown (`smtpd_client_port_logging`).
     pub show_port: bool,
 }
 
+/// What is known of a client's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NameStatus {
+    /// There is one, and it leads back to the address.
+    Known,
+    /// There is none.
+    None,
+    /// DNS did not answer.
+    NotNow,
+    /// There is one, and it leads to other addresses.
+    Forged,
+}
+
 impl Peer {
-    /// `name[address]` as logs and reply texts show the client; `name[address]:port` with [`Peer::show_port`].
-    pub fn name_and_address(&self) -> String {
-        match self.show_port {
-            true => format!("{}[{}]:{}", self.name, self.address, self.port),
-            false => format!("{}[{}]", self.name, self.address),
+    /// Stands for a name, or an address, that is not known.
+    pub const UNKNOWN: &str = "unknown";
+
+    /// A client of this verified name, or of `unknown` name.
+    pub fn new(name: impl Into<String>, address: IpAddr, port: u16) -> Peer {
+        let name = name.into();
+        let status = match name.as_str() {
+            Peer::UNKNOWN => NameStatus::None,
+            _ => NameStatus::Known,
+        };
+        Peer {
+            reverse_name: name.clone(),
+            name,
+            name_status: status,
+            reverse_status: status,
+            address,
+            port,
+            socket_address: address,
+            show_port: false,
         }
     }
+
+    /// `name[address]` as logs and reply texts show the client; `name[address]:port` with [`Peer::show_port`].
+    pub fn name_and_address(&self) -> String {
+        let (name, address) = (&self.name, self.shown_address());
+        match (self.show_port, self.port) {
+            (false, _) => format!("{name}[{address}]"),
+            (true, 0) => format!("{name}[{address}]:{}", Peer::UNKNOWN),
+            (true, port) => format!("{name}[{address}]:{port}"),
+        }
+    }
+
+    /// The address, or `unknown`.
+    pub fn shown_address(&self) -> String {
+        match self.address.is_unspecified() {
+            true => Peer::UNKNOWN.to_owned(),
+            false => self.address.to_string(),
+        }
+    }
+}
+
+/// What this client may do that others may not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Privileges {
+    /// `smtpd_authorized_xclient_hosts`.
+    pub xclient: bool,
+    /// `smtpd_authorized_xforward_hosts`.
+    pub xforward: bool,
 }
 
 /// What the caller is to do next.
@@ -117,6 +182,12 @@ pub enum Question {
     /// The client has connected; asked once, first. A refusal takes the greeting's place, and every
     /// command but QUIT is refused from then on.
     Connect,
+    /// XCLIENT: [`Session::peer`] is another client now. Forget who has logged in, unless he is named here, and answer
+    /// as to `Connect`.
+    Xclient {
+        /// LOGIN: who has logged in elsewhere.
+        login: Option<String>,
+    },
     /// HELO, EHLO or LHLO.
     Helo(Helo),
     /// Whether the client has given this command too often; asked with `Settings::count_commands`, before its arguments
@@ -134,6 +205,8 @@ pub enum Question {
         /// Bytes given out as content.
         size: u64,
     },
+    /// A command that is none of ours, when `Settings::ask_unknown` is set: its first word. Continue: 500 5.5.2.
+    Unknown(String),
     /// VRFY with an address of good syntax. Continue: 252 2.0.0 and the address.
     Vrfy(String),
     /// ETRN with its argument as given. Continue: 250 2.0.0 Queuing started.
@@ -160,6 +233,8 @@ pub enum Answer {
     /// LMTP at the end of the message: one reply an accepted recipient, in order.
     /// In SMTP the first one counts.
     PerRecipient(Vec<Reply>),
+    /// To `Connect`: greet with this reply, whatever its code, and go on.
+    Greet(Reply),
     /// Give this reply (421 or 521) and close the connection.
     Disconnect(Reply),
 }

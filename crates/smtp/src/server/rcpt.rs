@@ -73,7 +73,7 @@ impl Session {
         if transaction.overshoot > overshoot {
             self.refuse(&reply::TOO_MANY_RECIPIENTS);
         } else {
-            self.say(&reply::TOO_MANY_RECIPIENTS);
+            self.accept(&reply::TOO_MANY_RECIPIENTS);
         }
         true
     }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::content::Unstuffer;
 use super::input::{Input, Line};
 use super::verb::{Counters, Verb};
-use super::{Answer, CloseReason, Counted, Helo, Peer, Question, Settings, Step};
+use super::{
+    Answer, CloseReason, Counted, Forwarded, Helo, Peer, Privileges, Question, Settings, Step,
+};
 use crate::address::Rules;
 use crate::{Protocol, Reply, reply};
 
@@ -16,12 +18,17 @@ use crate::{Protocol, Reply, reply};
 pub struct Session {
     pub(super) settings: Arc<Settings>,
     pub(super) peer: Peer,
+    pub(super) privileges: Privileges,
+    /// XFORWARD, for the message that comes.
+    pub(super) forwarded: Option<Forwarded>,
     pub(super) input: Input,
     output: Vec<u8>,
     pub(super) helo: Option<Helo>,
     pub(super) transaction: Option<Transaction>,
     /// The message that is coming in, after DATA.
     pub(super) content: Option<Incoming>,
+    /// The client has sent ahead what it should not.
+    pipelined: bool,
     /// The client was refused when it connected.
     denied: bool,
     /// A question to be asked in the next step; `pending` is set with it.
@@ -83,6 +90,7 @@ pub(super) enum Pending {
     Rcpt,
     Data,
     EndOfData,
+    Unknown,
     Vrfy(String),
     Etrn,
     Auth,
@@ -96,11 +104,14 @@ impl Session {
         Session {
             settings,
             peer,
+            privileges: Privileges::default(),
+            forwarded: None,
             input: Input::default(),
             output: Vec::new(),
             helo: None,
             transaction: None,
             content: None,
+            pipelined: false,
             denied: false,
             question: Some(Question::Connect),
             pending: Some(Pending::Connect),
@@ -247,6 +258,7 @@ impl Session {
             Pending::Rcpt => self.rcpt_answered(answer),
             Pending::Data => self.data_answered(answer),
             Pending::EndOfData => self.end_of_data_answered(answer),
+            Pending::Unknown => self.unknown_answered(answer),
             Pending::Vrfy(text) => self.vrfy_answered(&text, answer),
             Pending::Etrn => self.finish(answer, &reply::ETRN_STARTED),
             Pending::Auth => self.auth_answered(answer),
@@ -258,6 +270,16 @@ impl Session {
     /// The client.
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// What the client may do beside sending mail; nothing to begin with. To be said anew when XCLIENT has changed the client.
+    pub fn change_privileges(&mut self, change: impl FnOnce(Privileges) -> Privileges) {
+        self.privileges = change(self.privileges);
+    }
+
+    /// The command that is being answered, in capitals, or `CONNECT`, or `END-OF-MESSAGE`.
+    pub fn place(&self) -> &'static str {
+        self.place
     }
 
     /// The settings that count now.
@@ -382,6 +404,7 @@ impl Session {
             }
             self.junk += 1;
         }
+        self.watch_pipelining(verb);
         self.dispatch(verb, word, rest);
     }
 
@@ -399,7 +422,8 @@ impl Session {
             Verb::StartTls => self.starttls(rest),
             Verb::Auth => self.auth(rest),
             Verb::Bdat => self.refuse(&reply::NOT_IMPLEMENTED),
-            Verb::Xclient | Verb::Xforward => self.refuse(&reply::NOT_AUTHORIZED),
+            Verb::Xclient => self.xclient(rest),
+            Verb::Xforward => self.xforward(rest),
             Verb::Unknown => self.unknown(word),
         }
     }
@@ -473,6 +497,7 @@ impl Session {
 
     /// Forgets the transaction, and tells the caller so if it knows of one.
     pub(super) fn drop_transaction(&mut self) {
+        self.forwarded = None;
         if self.transaction.take().is_some() {
             self.abort_due = true;
         }
@@ -486,11 +511,20 @@ impl Session {
         self.denied = true;
     }
 
-    /// `smtpd_forbid_unauth_pipelining`: nothing may wait behind EHLO and DATA.
-    pub(super) fn is_out_of_step(&mut self) -> bool {
-        if self.input.is_empty() {
-            return false;
+    /// More may wait behind a command only where both sides have agreed on pipelining, and behind some commands never
+    /// (RFC 2920 section 3.1). It is logged once.
+    fn watch_pipelining(&mut self, verb: Verb) {
+        let agreed = self.protocol_name() == "ESMTP" && !verb.ends_a_group();
+        if !agreed {
+            self.note_pipelining();
         }
+    }
+
+    pub(super) fn note_pipelining(&mut self) {
+        if self.pipelined || self.input.is_empty() {
+            return;
+        }
+        self.pipelined = true;
         let ahead = shown_ahead(self.input.waiting());
         let client = self.peer.name_and_address();
         tracing::info!(
@@ -498,10 +532,20 @@ impl Session {
             "improper command pipelining after {} from {client}: {ahead}",
             self.place
         );
-        if self.settings.forbid_unauth_pipelining {
+    }
+
+    /// `smtpd_forbid_unauth_pipelining`: nothing may wait behind EHLO and DATA. Ends the session if so.
+    pub(super) fn is_out_of_step(&mut self) -> bool {
+        let out = self.settings.forbid_unauth_pipelining && !self.input.is_empty();
+        if out {
             self.end(CloseReason::Disconnected, Some(&reply::NOT_SYNCHRONIZED));
         }
-        self.settings.forbid_unauth_pipelining
+        out
+    }
+
+    /// Whether the client has sent commands ahead where that is not allowed.
+    pub fn has_pipelined(&self) -> bool {
+        self.pipelined
     }
 
     pub(super) fn rules(&self) -> Rules {
@@ -587,7 +631,7 @@ impl Session {
 pub(super) fn refusal(answer: Answer) -> Result<Option<Reply>, Reply> {
     let reply = match answer {
         Answer::Continue => return Ok(None),
-        Answer::Reply(reply) | Answer::Disconnect(reply) => reply,
+        Answer::Reply(reply) | Answer::Disconnect(reply) | Answer::Greet(reply) => reply,
         Answer::PerRecipient(replies) => match replies.into_iter().next() {
             Some(reply) => reply,
             None => return Err(reply::UNANSWERED),
@@ -607,11 +651,10 @@ fn shown_ahead(bytes: &[u8]) -> String {
         let start = line.trim_start().get(..4);
         !start.is_some_and(|word| word.eq_ignore_ascii_case("AUTH"))
     });
-    let shown: Vec<&str> = lines.collect();
-    printable(shown.join("\r\n").as_bytes())
-        .chars()
-        .take(100)
-        .collect()
+    let shown: String = lines
+        .map(|line| printable(line.as_bytes()) + "\\r\\n")
+        .collect();
+    shown.chars().take(100).collect()
 }
 
 /// Bytes as a log may show them: `?` for control characters.

@@ -15,6 +15,8 @@ pub struct Settings {
     pub banner: String,
     /// `message_size_limit` in bytes; 0: no limit.
     pub message_size_limit: u64,
+    /// Unknown commands are asked about.
+    pub ask_unknown: bool,
     /// `line_length_limit`: longer command lines are cut.
     pub line_length_limit: usize,
     /// `smtpd_recipient_limit`; 0: no limit.
@@ -45,6 +47,8 @@ pub struct Settings {
     pub smtputf8_enable: bool,
     /// `strict_smtputf8`.
     pub strict_smtputf8: bool,
+    /// `inet_protocols` has IPv6: XCLIENT may name such an address.
+    pub ipv6: bool,
     /// `allow_min_user`: recipients may begin with `-`.
     pub allow_min_user: bool,
     /// `resolve_null_domain`: `user@` is taken as `user@$myhostname`.
@@ -119,6 +123,8 @@ pub enum Keyword {
     Etrn,
     StartTls,
     Auth,
+    Xclient,
+    Xforward,
     EnhancedStatusCodes,
     EightBitMime,
     Dsn,
@@ -127,13 +133,15 @@ pub enum Keyword {
 
 impl Keyword {
     /// All of them in the order of the EHLO reply.
-    pub const ALL: [Keyword; 10] = [
+    pub const ALL: [Keyword; 12] = [
         Keyword::Pipelining,
         Keyword::Size,
         Keyword::Vrfy,
         Keyword::Etrn,
         Keyword::StartTls,
         Keyword::Auth,
+        Keyword::Xclient,
+        Keyword::Xforward,
         Keyword::EnhancedStatusCodes,
         Keyword::EightBitMime,
         Keyword::Dsn,
@@ -149,6 +157,8 @@ impl Keyword {
             Keyword::Etrn => "ETRN",
             Keyword::StartTls => "STARTTLS",
             Keyword::Auth => "AUTH",
+            Keyword::Xclient => "XCLIENT",
+            Keyword::Xforward => "XFORWARD",
             Keyword::EnhancedStatusCodes => "ENHANCEDSTATUSCODES",
             Keyword::EightBitMime => "8BITMIME",
             Keyword::Dsn => "DSN",
@@ -171,6 +181,7 @@ impl Default for Settings {
             hostname: "localhost".to_owned(),
             banner: "localhost ESMTP Postroom".to_owned(),
             message_size_limit: 10_240_000,
+            ask_unknown: false,
             line_length_limit: 2048,
             recipient_limit: 1000,
             recipient_overshoot_limit: 1000,
@@ -188,6 +199,7 @@ impl Default for Settings {
             strict_smtputf8: false,
             allow_min_user: false,
             resolve_null_domain: false,
+            ipv6: false,
             resolve_numeric_domain: false,
             discard_ehlo_keywords: Vec::new(),
             forbidden_commands: ["CONNECT", "GET", "POST"].map(str::to_owned).to_vec(),

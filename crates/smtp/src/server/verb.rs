@@ -74,6 +74,14 @@ impl Verb {
         )
     }
 
+    /// Nothing may be sent ahead behind it (RFC 2920 section 3.1).
+    pub fn ends_a_group(self) -> bool {
+        matches!(
+            self,
+            Verb::Helo | Verb::Ehlo | Verb::Lhlo | Verb::Data | Verb::Vrfy | Verb::Noop
+        )
+    }
+
     /// Costs the server work and brings no mail: counts towards `smtpd_junk_command_limit`.
     pub fn is_junk(self) -> bool {
         matches!(

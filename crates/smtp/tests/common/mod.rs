@@ -22,12 +22,7 @@ pub fn settings() -> Settings {
 }
 
 pub fn peer() -> Peer {
-    Peer {
-        name: "unknown".to_owned(),
-        address: [127, 0, 0, 1].into(),
-        port: 12345,
-        show_port: false,
-    }
+    Peer::new("unknown", [127, 0, 0, 1].into(), 12345)
 }
 
 /// The policy of that instance: mail for example.org, host.example and bare names, nothing else.

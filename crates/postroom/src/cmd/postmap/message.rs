@@ -25,7 +25,7 @@ pub(super) async fn query_message(maps: &Maps, options: &Options) -> Result<Exit
     let mut found = false;
     for piece in pieces(&message, depth) {
         let key = match piece {
-            Piece::Header(key) if options.headers => key,
+            Piece::Header(_, key) if options.headers => key,
             Piece::Body(key) if options.body => key,
             _ => continue,
         };

@@ -41,8 +41,8 @@ pub fn run(
 ) -> Vec<Trace> {
     // The connection that found out whether the server is up has its lines, too.
     let mut read = wait_disconnect(server, 0);
-    let mut queued: Vec<Vec<String>> = Vec::new();
     let mut traces = Vec::new();
+    let mut ids = Vec::new();
     for dialogue in &suite.dialogues {
         let port = ports[&dialogue.service];
         let replies = speak(dialogue, port).unwrap_or_else(|error| {
@@ -54,26 +54,50 @@ pub fn run(
         });
         let end = wait_disconnect(server, read);
         let log = server.site.log();
-        let lines = log[read..end].lines().filter_map(log_line);
-        let ids = replies.iter().filter_map(|reply| testkit::queue_id(reply));
-        queued.push(ids.map(str::to_owned).collect());
+        let lines: Vec<Line> = log[read..end].lines().filter_map(Line::read).collect();
+        let smtpd = lines.iter().filter(|line| line.program == "smtpd");
+        let begun = smtpd
+            .clone()
+            .filter(|line| line.text.starts_with("client="));
+        ids.push(Ids {
+            begun: begun.filter_map(|line| line.id.clone()).collect(),
+            queued: replies
+                .iter()
+                .filter_map(|reply| testkit::queue_id(reply).map(str::to_owned))
+                .collect(),
+        });
         traces.push(Trace {
+            log: smtpd.map(Line::shown).collect(),
             replies: replies.iter().map(|reply| mask_reply(reply)).collect(),
-            log: lines.collect(),
             mail: Vec::new(),
         });
         read = end;
     }
     let states = settle(server);
     let deliveries = next_hop.deliveries();
-    for (trace, ids) in traces.iter_mut().zip(&queued) {
-        for id in ids {
+    let log = server.site.log();
+    let lines: Vec<Line> = log.lines().filter_map(Line::read).collect();
+    for (trace, ids) in traces.iter_mut().zip(&ids) {
+        for id in &ids.begun {
+            let cleanup = lines.iter().filter(|line| line.program == "cleanup");
+            let its = cleanup.filter(|line| line.id.as_ref() == Some(id));
+            trace.log.extend(its.map(Line::shown));
+        }
+        for id in &ids.queued {
             let state = states.get(id).copied().unwrap_or("gone");
             trace.mail.push(format!("message {state}"));
             trace.mail.extend(arrived(id, &deliveries));
         }
     }
     traces
+}
+
+/// The queue ids of a dialogue.
+struct Ids {
+    /// Messages with a recipient.
+    begun: Vec<String>,
+    /// Messages that were taken.
+    queued: Vec<String>,
 }
 
 /// Sends the lines; the replies, the greeting first. `(closed)` where the server has ended the connection. An error when it
@@ -143,9 +167,7 @@ fn show(reply: &Reply) -> String {
 
 /// Queue ids, and the keyword that Postroom does not have.
 fn mask_reply(reply: &str) -> String {
-    let lines = reply
-        .split(" | ")
-        .filter(|line| *line != "250 CHUNKING" && !line.starts_with("250 XCLIENT "));
+    let lines = reply.split(" | ").filter(|line| *line != "250 CHUNKING");
     let text = lines.collect::<Vec<_>>().join(" | ");
     match text.split_once("queued as ") {
         Some((head, _)) => format!("{head}queued as ID"),
@@ -172,23 +194,43 @@ fn wait_disconnect(server: &MailServer, from: usize) -> usize {
     }
 }
 
-/// A line of smtpd or cleanup without time, process and queue id.
-fn log_line(line: &str) -> Option<String> {
-    let (head, text) = line.split_once("]: ")?;
-    let program = head.rsplit('/').next()?.split('[').next()?;
-    if !["smtpd", "cleanup"].contains(&program) || text.starts_with("connect from ") {
-        return None;
+/// A line of smtpd or cleanup without time and process.
+struct Line {
+    program: String,
+    id: Option<String>,
+    text: String,
+}
+
+impl Line {
+    fn read(line: &str) -> Option<Line> {
+        let (head, text) = line.split_once("]: ")?;
+        let program = head.rsplit('/').next()?.split('[').next()?;
+        if !["smtpd", "cleanup"].contains(&program) || text.starts_with("connect from ") {
+            return None;
+        }
+        let is_id = |word: &str| {
+            word.len() >= 8
+                && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
+                && word.bytes().any(|byte| byte.is_ascii_digit())
+        };
+        let (id, text) = match text.split_once(": ") {
+            Some((id, rest)) if is_id(id) => (Some(id), rest),
+            _ => (None, text),
+        };
+        Some(Line {
+            program: program.to_owned(),
+            id: id.map(str::to_owned),
+            text: text.to_owned(),
+        })
     }
-    let is_id = |word: &str| {
-        word.len() >= 8
-            && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
-            && word.bytes().any(|byte| byte.is_ascii_digit())
-    };
-    let text = match text.split_once(": ") {
-        Some((id, rest)) if is_id(id) => format!("ID: {}", mask_message_id(rest, id)),
-        _ => text.to_owned(),
-    };
-    Some(format!("{program}: {text}"))
+
+    /// Without the id.
+    fn shown(&self) -> String {
+        match &self.id {
+            Some(id) => format!("{}: ID: {}", self.program, mask_message_id(&self.text, id)),
+            None => format!("{}: {}", self.program, self.text),
+        }
+    }
 }
 
 /// `message-id=<20261122164726.ID@host>`, as the server makes it.
