@@ -528,7 +528,7 @@ fn a_thousand_idle_connections_leave_room_for_mail() {
 #[test]
 fn everything_that_is_wrong_is_told_at_once() {
     let site = testkit::Site::bare(
-        "myhostname = mail.host.example\nqueue_directory = @SPOOL@\nmaillog_file = /nowhere/mail.log\n\
+        "myhostname = mail.host.example\nqueue_directory = @DIR@/spool\nmaillog_file = /nowhere/mail.log\n\
          no equals sign here\n\
          message_size_limit = big\nsmtpd_helo_required = maybe\nsmtpd_timeout = 5parsecs\n\
          smtpd_banner = ${oops\nmynetworks_style = everywhere\nsmtpd_tls_security_level = perhaps\n\

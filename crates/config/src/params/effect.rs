@@ -278,6 +278,10 @@ static EFFECTS: &[(&str, Effect)] = &[
     ("tlsproxy_*", Missing(POSTSCREEN)),
     ("dnsblog_*", Missing(POSTSCREEN)),
     // Filters
+    (
+        "non_smtpd_milters",
+        Harmless("all mail comes by SMTP here, where smtpd_milters see it"),
+    ),
     ("*milter*", Missing(MILTERS)),
     ("*_header_checks", Missing(CHECKS)),
     ("header_checks", Missing(CHECKS)),
@@ -450,6 +454,9 @@ pub fn service_effect(service: &Service) -> Effect {
         "postscreen" if inet => Missing(POSTSCREEN),
         _ if inet => Missing("nothing listens there"),
         "virtual" | "lmtp" | "smtp" | "pipe" | "error" | "discard" => Effect::Honoured,
+        "local" if super::find("alias_maps").is_some_and(|param| param.honoured) => {
+            Effect::Honoured
+        }
         "local" => Missing(LOCAL),
         "cleanup" | "qmgr" | "oqmgr" | "bounce" | "trivial-rewrite" | "flush" | "proxymap"
         | "showq" | "anvil" | "scache" | "postlogd" | "tlsmgr" | "verify" => Harmless(INSIDE),
