@@ -253,6 +253,12 @@ fn a_client_may_have_only_so_many_connections_at_once() {
             "127.0.0.1:{port} inet n - n - - smtpd\n  -o smtpd_client_connection_count_limit=2\n"
         );
         let server = start(Site::new("mynetworks = 10.0.0.0/8\n", &service, &[]));
+        // A connection to see whether it is there would count: the kernel knows, too.
+        let listening = format!(":{port:04X} 00000000:0000 0A");
+        wait_for("the service", PATIENCE, || {
+            let sockets = std::fs::read_to_string("/proc/net/tcp").ok()?;
+            sockets.contains(&listening).then_some(())
+        });
         let greet = || {
             let mut client = Smtp::connect(port);
             let greeting = client.reply();

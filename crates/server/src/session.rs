@@ -243,7 +243,10 @@ impl Connection {
             },
             Question::EndOfData { .. } => self.end_of_data().await,
             Question::Abort => {
-                self.transaction = None;
+                if let Some(mut dropped) = self.transaction.take() {
+                    // The content may have been refused, and what was seen of it until then is to be told.
+                    dropped.log_content();
+                }
                 self.guard.abort().await;
                 Answer::Continue
             }

@@ -397,7 +397,7 @@ impl Transaction {
     }
 
     /// Logs what there is to say of the content: behind what restrictions said of the end of the message, as far as that can wait.
-    fn log_content(&mut self) {
+    pub fn log_content(&mut self) {
         for line in self.content_log.drain(..) {
             tracing::info!(prog = "cleanup", "{line}");
         }

@@ -26,7 +26,7 @@ rows! {
     honoured Text "smtpd_end_of_data_restrictions" = "", "Checked after the message.";
     honoured Bool "smtpd_enforce_tls" = "no", "Old form of smtpd_tls_security_level = encrypt.";
     honoured Time "smtpd_error_sleep_time" = "1s", "Pause before a reply after errors.";
-    honoured Text "smtpd_etrn_restrictions" = "", "Who may use ETRN.";
+    honoured Text "smtpd_etrn_restrictions" = "", "Checked at ETRN.";
     accepted Raw "smtpd_expansion_filter" = "\\t\\40!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\\\]^_`abcdefghijklmnopqrstuvwxyz{|}~", "Characters that expansions in replies may hold.";
     honoured Text "smtpd_forbid_bare_newline" = "normalize", "What a line feed without carriage return does.";
     honoured Text "smtpd_forbid_bare_newline_exclusions" = "$mynetworks", "Clients that may send bare line feeds.";
@@ -46,11 +46,11 @@ rows! {
     honoured Text "smtpd_null_access_lookup_key" = "<>", "Access table key of <>.";
     honoured Bool "smtpd_peername_lookup" = "yes", "Find the client's name.";
     honoured Text "smtpd_per_request_deadline" = "${smtpd_per_record_deadline?{$smtpd_per_record_deadline}:{${stress?{yes}:{no}}}}", "Timeouts for whole requests, not single reads.";
-    honoured Text "smtpd_policy_service_default_action" = "451 4.3.5 Server configuration problem", "What applies when a policy service gives no answer.";
-    honoured Time "smtpd_policy_service_max_idle" = "300s", "How long an idle connection to a policy service is kept.";
-    honoured Time "smtpd_policy_service_max_ttl" = "1000s", "How long a connection to a policy service is used.";
-    honoured Text "smtpd_policy_service_policy_context" = "", "The policy_context that a policy service is told.";
-    honoured Int "smtpd_policy_service_request_limit" = "0", "Requests on one connection to a policy service; 0: no limit.";
+    honoured Text "smtpd_policy_service_default_action" = "451 4.3.5 Server configuration problem", "What a policy service that fails is taken to have said.";
+    honoured Time "smtpd_policy_service_max_idle" = "300s", "Longest idle time of a connection to a policy service.";
+    honoured Time "smtpd_policy_service_max_ttl" = "1000s", "Longest life of a connection to a policy service.";
+    honoured Text "smtpd_policy_service_policy_context" = "", "Passed on to policy services as policy_context.";
+    honoured Int "smtpd_policy_service_request_limit" = "0", "Requests over one connection to a policy service; 0: no limit.";
     honoured Time "smtpd_policy_service_retry_delay" = "1s", "Pause before a policy service is asked again.";
     honoured Time "smtpd_policy_service_timeout" = "100s", "Longest wait for a policy service.";
     honoured Int "smtpd_policy_service_try_limit" = "2", "How often a policy service is asked before it counts as failed.";

@@ -30,7 +30,7 @@ rows! {
     honoured Int "body_checks_size_limit" = "51200", "So many bytes of each part are looked at by body_checks.";
     accepted Bool "cleanup_replace_stray_cr_lf" = "yes", "";
     accepted Text "cleanup_service_name" = "cleanup", "";
-    honoured Text "content_filter" = "", "Transport and destination of the filter that mail goes through.";
+    honoured Text "content_filter" = "", "transport:nexthop that all mail goes to in place of its own.";
     accepted Int "header_address_token_limit" = "10240", "";
     honoured Text "header_checks" = "", "Patterns for headers.";
     accepted Text "header_from_format" = "standard", "";
