@@ -10,6 +10,7 @@ use smtp::Protocol;
 use tables::Tables;
 
 use crate::client::Client;
+use crate::local::{Addresses, Asked, Local, Passed};
 use crate::mailbox::Virtual;
 use crate::notice;
 use crate::pipe::{self, Pipe};
@@ -21,6 +22,12 @@ pub struct Agents {
     services: Arc<HashMap<String, Agent>>,
 }
 
+/// Where addresses go; the server's router knows.
+pub trait Locate: Send + Sync {
+    /// Rewrites and resolves an address in internal form.
+    fn locate<'a>(&'a self, address: &'a str) -> Asked<'a>;
+}
+
 #[derive(Clone)]
 enum Agent {
     Virtual(Virtual),
@@ -29,7 +36,7 @@ enum Agent {
     Error,
     Retry,
     Discard,
-    Local,
+    Local(Local),
     /// Its line in master.cf or its parameters are wrong; mail for it waits.
     Broken(String),
 }
@@ -88,7 +95,8 @@ impl Agents {
 
     /// Delivers, and returns one outcome for each recipient, in order. Never fails: what goes wrong is
     /// an outcome.
-    pub async fn deliver(&self, request: &Request) -> Vec<Outcome> {
+    /// `router` tells local(8) where addresses go.
+    pub async fn deliver(&self, request: &Request, router: &dyn Locate) -> Vec<Outcome> {
         let all = |outcome: Outcome| vec![outcome; request.recipients.len()];
         match self.services.get(&request.transport) {
             Some(Agent::Virtual(agent)) => agent.deliver(request).await,
@@ -97,7 +105,13 @@ impl Agents {
             Some(Agent::Error) => all(notice::error(&request.nexthop)),
             Some(Agent::Retry) => all(notice::retry(&request.nexthop)),
             Some(Agent::Discard) => all(notice::discard(&request.nexthop)),
-            Some(Agent::Local) => local(request).await,
+            Some(Agent::Local(agent)) => {
+                let addresses = Here {
+                    agents: self,
+                    router,
+                };
+                Box::pin(agent.deliver(request, &addresses)).await
+            }
             Some(Agent::Broken(_)) | None => {
                 let code = EnhancedCode::new(4, 3, 0);
                 all(Outcome::deferred(
@@ -151,7 +165,7 @@ fn build_plain(name: &str, command: &str, config: &Config, tables: &Tables) -> O
         "error" => Ok(Agent::Error),
         "retry" => Ok(Agent::Retry),
         "discard" => Ok(Agent::Discard),
-        "local" => Ok(Agent::Local),
+        "local" => Local::new(name, config, tables).map(Agent::Local),
         _ => return None,
     };
     Some(made.unwrap_or_else(broken))
@@ -161,12 +175,28 @@ fn broken(error: ConfigError) -> Agent {
     Agent::Broken(error.to_string())
 }
 
-async fn local(request: &Request) -> Vec<Outcome> {
-    let recipients = request.recipients.clone();
-    let count = recipients.len();
-    let job = move || recipients.iter().map(notice::local).collect();
-    tokio::task::spawn_blocking(job).await.unwrap_or_else(|_| {
-        let code = EnhancedCode::new(4, 3, 0);
-        vec![Outcome::deferred("local", code, "internal software error").via("local"); count]
-    })
+/// What local(8) asks of others: the router for addresses, the other agents for deliveries.
+struct Here<'a> {
+    agents: &'a Agents,
+    router: &'a dyn Locate,
+}
+
+impl Addresses for Here<'_> {
+    fn place<'a>(&'a self, address: &'a str) -> Asked<'a> {
+        self.router.locate(address)
+    }
+
+    fn pass<'a>(&'a self, request: &'a Request) -> Passed<'a> {
+        let to_itself = matches!(
+            self.agents.services.get(&request.transport),
+            Some(Agent::Local(_))
+        );
+        if to_itself {
+            let code = EnhancedCode::new(4, 3, 5);
+            let text = "mail system configuration error: local delivers to itself";
+            let outcome = Outcome::deferred("local", code, text);
+            return Box::pin(async move { vec![outcome] });
+        }
+        Box::pin(self.agents.deliver(request, self.router))
+    }
 }

@@ -4,6 +4,10 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Local};
 use mail::address::quote_local;
+use queue::Content;
+
+/// Bytes of the header that are searched for `Delivered-To:`.
+const HEADER_LIMIT: usize = 256 * 1024;
 
 /// The header lines that virtual(8) and pipe(8) prepend, in Postfix's order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,6 +89,27 @@ pub fn has_delivered_to(content: &[u8], address: &str) -> bool {
         }
     }
     false
+}
+
+/// [`has_delivered_to`] for a message's header.
+pub async fn loops_to(content: &Content, address: &str) -> std::io::Result<bool> {
+    Ok(has_delivered_to(&header(content).await?, address))
+}
+
+/// The message's beginning: its header at least, unless that is very long.
+pub async fn header(content: &Content) -> std::io::Result<Vec<u8>> {
+    let mut header = Vec::new();
+    let mut chunks = content.chunks();
+    while header.len() < HEADER_LIMIT {
+        let Some(piece) = chunks.next().await else {
+            break;
+        };
+        header.extend_from_slice(&piece?);
+        if header.windows(2).any(|pair| pair == b"\n\n") {
+            break;
+        }
+    }
+    Ok(header)
 }
 
 /// Changes lines as a message passes through in pieces of any size.

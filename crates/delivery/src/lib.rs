@@ -9,18 +9,22 @@
 //! | `virtual` | [`mailbox`] | virtual(8): Maildir and mbox |
 //! | `lmtp`, `smtp`, `relay` | [`client`] | smtp(8) |
 //! | `pipe` | [`pipe`] | pipe(8) |
-//! | `error`, `retry`, `discard`, `local` | [`notice`] | error(8), discard(8); local(8) without local mailboxes |
+//! | `local` | [`local`] | local(8): aliases, `.forward`, mailboxes of the machine's users |
+//! | `error`, `retry`, `discard` | [`notice`] | error(8), discard(8) |
 //!
 //! [`dsn`] composes delivery status notifications (RFC 3464).
 
 pub mod agents;
 pub mod client;
+pub mod command;
 pub mod content;
 pub mod dsn;
+pub mod local;
 pub mod mailbox;
 pub mod notice;
 pub mod pipe;
 pub mod request;
 
-pub use agents::Agents;
-pub use request::{Message, Outcome, Rcpt, Remote, Request, Sasl, Status};
+pub use agents::{Agents, Locate};
+pub use local::{Addresses, Asked, Place};
+pub use request::{Expanded, Forward, Line, Message, Outcome, Rcpt, Remote, Request, Sasl, Status};

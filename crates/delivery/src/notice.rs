@@ -1,10 +1,8 @@
-//! Agents that deliver nowhere: error(8) and its twin retry, discard(8), and local(8) as far as there
-//! are no local mailboxes yet.
+//! Agents that deliver nowhere: error(8) and its twin retry, and discard(8).
 
 use mail::status::EnhancedCode;
-use nix::unistd::User;
 
-use crate::request::{Outcome, Rcpt};
+use crate::request::Outcome;
 
 /// error(8): returns the mail with the nexthop as reason.
 pub fn error(nexthop: &str) -> Outcome {
@@ -40,31 +38,6 @@ fn split(nexthop: &str, default: EnhancedCode) -> (EnhancedCode, String) {
     (code, text.to_owned())
 }
 
-/// local(8): tells unknown users from known ones. Mail for a known one waits. Blocks while the user
-/// database is asked.
-pub fn local(recipient: &Rcpt) -> Outcome {
-    let user = recipient
-        .address
-        .rsplit_once('@')
-        .map_or(recipient.address.as_str(), |(user, _)| user);
-    let user = mail::fold(user);
-    let deferred =
-        |text: String| Outcome::deferred("local", EnhancedCode::new(4, 3, 5), text).via("local");
-    match User::from_name(&user) {
-        Ok(None) => {
-            let text = format!("unknown user: \"{user}\"");
-            Outcome::bounced("local", EnhancedCode::new(5, 1, 1), text).via("local")
-        }
-        Ok(Some(_)) => deferred(format!(
-            "there is no delivery to local mailboxes; set local_transport to a transport for \"{user}\" (such as lmtp:unix:private/dovecot-lmtp) or alias the address"
-        )),
-        Err(error) => deferred(format!(
-            "user lookup error for \"{user}\": {}",
-            error.desc()
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,23 +64,5 @@ mod tests {
             assert_eq!(format!("{} {dsn} {text}", status.name()), expected);
             assert_eq!(relay, "none");
         }
-    }
-
-    #[test]
-    fn unknown_local_users() {
-        let rcpt = Rcpt {
-            address: "NoSuchLocal@host.example".into(),
-            ..Rcpt::default()
-        };
-        let outcome = local(&rcpt);
-        assert_eq!(
-            (outcome.text.as_str(), outcome.relay.as_str()),
-            ("unknown user: \"nosuchlocal\"", "local")
-        );
-        let root = Rcpt {
-            address: "root@host.example".into(),
-            ..Rcpt::default()
-        };
-        assert!(local(&root).text.contains("set local_transport"));
     }
 }

@@ -93,6 +93,8 @@ pub struct Rcpt {
     pub notify: Notify,
     /// The value of `virtual_mailbox_maps`, when RCPT looked it up a moment ago.
     pub mailbox_hint: Option<String>,
+    /// What earlier attempts did for it: the [`Expanded::done`] of the last one.
+    pub done: String,
 }
 
 impl Rcpt {
@@ -106,6 +108,7 @@ impl Rcpt {
             orcpt: recipient.orcpt.clone(),
             notify: recipient.notify,
             mailbox_hint: hint.and_then(|hint| hint.mailbox.clone()),
+            done: String::new(),
         }
     }
 }
@@ -151,6 +154,41 @@ pub struct Outcome {
     pub connection_use: u32,
     /// The Postfix program in whose name the log line is written: `virtual`, `lmtp`, `pipe`, …
     pub prog: &'static str,
+    /// What the recipient turned into, where an agent looked (local(8)).
+    pub expanded: Option<Box<Expanded>>,
+}
+
+/// What became of a recipient that its agent expanded: an alias, a user with a `.forward` file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Expanded {
+    /// The log lines, instead of the one for the recipient itself.
+    pub lines: Vec<Line>,
+    /// New messages that must be in the queue before the recipient counts as sent.
+    pub forwards: Vec<Forward>,
+    /// Which parts are finished, in the agent's own words. Where others are deferred, the next attempt gets it
+    /// back as [`Rcpt::done`].
+    pub done: String,
+}
+
+/// How one part of an expanded recipient ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    pub address: String,
+    /// As it stood at RCPT; empty behind a mailing list.
+    pub original: String,
+    pub outcome: Outcome,
+}
+
+/// The same content to other addresses, as a message of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    pub sender: String,
+    /// The recipient at RCPT; empty behind a mailing list, where the sender's delivery options end.
+    pub original: String,
+    /// For its `Delivered-To:` header; `None`: without one.
+    pub delivered_to: Option<String>,
+    /// Canonical, internal form, before aliases.
+    pub recipients: Vec<String>,
 }
 
 /// The source of a failure's text, for the fields of RFC 3464 section 2.3.
@@ -187,6 +225,7 @@ impl Outcome {
             transmission: Duration::ZERO,
             connection_use: 1,
             prog,
+            expanded: None,
         }
     }
 

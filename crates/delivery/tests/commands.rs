@@ -6,8 +6,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use common::{agents, folder, lines, message, request};
-use postroom_delivery::{Agents, Outcome};
+use common::{Agents, agents, folder, lines, message, request};
+use postroom_delivery::Outcome;
 
 const TEXT: &str = "Subject: t\n\nhello\n.dot\nFrom me\nlast\n";
 

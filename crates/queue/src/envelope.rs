@@ -53,6 +53,10 @@ pub struct Envelope {
     /// The recipients go through the aliases once more before the next attempt: the message was requeued.
     #[serde(default, skip_serializing_if = "is_false")]
     pub expand_again: bool,
+    /// The id of the message whose alias or `.forward` made this one. It counts only when that message is gone or
+    /// has recorded it ([`Envelope::has_forwarded`]): see [`Recovery::withdrawn`](crate::Recovery::withdrawn).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarded_from: Option<String>,
     /// Free-form facts with Postfix's attribute names, such as `sasl_username` or `log_ident`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
@@ -80,9 +84,20 @@ impl Envelope {
             next_attempt: None,
             delay_warned: false,
             expand_again: false,
+            forwarded_from: None,
             attributes: BTreeMap::new(),
             unknown: BTreeMap::new(),
         }
+    }
+
+    /// The attribute by which a message remembers that it was forwarded as the message `id`.
+    pub fn forwarded_as(id: &str) -> (String, String) {
+        (format!("forwarded_as_{id}"), String::new())
+    }
+
+    /// Whether it is recorded that this message was forwarded as `id`.
+    pub fn has_forwarded(&self, id: &str) -> bool {
+        self.attributes.contains_key(&Envelope::forwarded_as(id).0)
     }
 
     /// Indices of the recipients that still want delivery.

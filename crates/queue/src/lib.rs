@@ -10,6 +10,7 @@
 //! | | | gone | [`Spool::remove`] when all recipients are finished |
 //! | deferred | `queue/ID` with update records | active | [`Schedule`] finds it due |
 //! | | | gone | [`Spool::remove`] |
+//! | active, forwarded from a message that has not recorded it | | gone | a crash ([`Spool::open`]: [`Recovery::withdrawn`]) |
 //! | active, deferred | | hold | [`Spool::hold`] |
 //! | hold | `queue/ID`, `hold` in its envelope | active | [`Spool::release`], [`Spool::requeue`] |
 //! | any committed | | gone | [`Spool::delete`] |

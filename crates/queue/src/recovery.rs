@@ -21,6 +21,9 @@ pub struct Recovery {
     pub set_aside: Vec<SetAside>,
     /// Messages whose sender was never told 250: removed.
     pub uncommitted: usize,
+    /// Messages that an unfinished message was being forwarded as when the server was killed: removed, since the
+    /// recipient they stand for is still to be done.
+    pub withdrawn: usize,
     /// Messages with all recipients finished, which only wanted removal: removed.
     pub finished: usize,
     /// Messages that lost a damaged update: some recipients may get them twice.
@@ -62,6 +65,7 @@ pub(crate) fn recover(reader: &Reader, files: &dyn Files) -> Result<Recovery, Qu
     for path in reader.batches()? {
         unpack(reader, files, &path, &mut recovery)?;
     }
+    let mut forwarded = Vec::new();
     for name in names(&reader.queue_folder())? {
         if name.ends_with(batch::SUFFIX) {
             continue;
@@ -83,7 +87,11 @@ pub(crate) fn recover(reader: &Reader, files: &dyn Files) -> Result<Recovery, Qu
                     );
                     recovery.repaired.push(id);
                 }
-                place(reader, files, id, &envelope, &mut recovery)?;
+                if envelope.forwarded_from.is_some() {
+                    forwarded.push((id, envelope));
+                } else {
+                    place(reader, files, id, &envelope, &mut recovery)?;
+                }
             }
             Err(error) => {
                 let reason = match error {
@@ -96,7 +104,32 @@ pub(crate) fn recover(reader: &Reader, files: &dyn Files) -> Result<Recovery, Qu
             }
         }
     }
+    for (id, envelope) in forwarded {
+        if is_half_forwarded(reader, id, &envelope) {
+            let path = reader.message_path(id);
+            files
+                .remove(&path)
+                .map_err(|e| QueueError::io("remove", &path, e))?;
+            recovery.withdrawn += 1;
+        } else {
+            place(reader, files, id, &envelope, &mut recovery)?;
+        }
+    }
+    recovery.messages.sort_by_key(|message| message.id);
     Ok(recovery)
+}
+
+/// Whether the message it was forwarded from is still there and does not know of it: what is in the queue
+/// comes to delivery only after it was recorded.
+fn is_half_forwarded(reader: &Reader, id: QueueId, envelope: &Envelope) -> bool {
+    let from = envelope.forwarded_from.as_ref();
+    let Some(Ok(from)) = from.map(|from| from.parse::<QueueId>()) else {
+        return false;
+    };
+    match reader.verify(from) {
+        Ok((_, tail)) => !tail.envelope.has_forwarded(&id.to_string()),
+        Err(_) => false,
+    }
 }
 
 /// Gives each message of a batch a file of its own, then removes the batch, or sets it aside when it is damaged.

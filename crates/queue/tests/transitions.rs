@@ -238,3 +238,41 @@ async fn concurrent_commits() {
     }
     assert!(files_in(dir.path(), "queue").is_empty());
 }
+
+/// A message that another one was forwarded as counts when that one has recorded it, or is gone.
+#[tokio::test]
+async fn forwarded_counts_when_it_is_recorded() {
+    for (recorded, removed, withdrawn) in [(false, false, 1), (true, false, 0), (false, true, 0)] {
+        let dir = TempDir::new().unwrap();
+        let (spool, _) = open(dir.path());
+        let parent = send(&spool, SMALL, envelope(&["a@x", "b@x"]))
+            .await
+            .unwrap();
+        let child = Envelope {
+            forwarded_from: Some(parent.id.to_string()),
+            ..envelope(&["c@y"])
+        };
+        let child = send(&spool, SMALL, child).await.unwrap();
+        if recorded {
+            let update = Update {
+                recipients: vec![(0, RecipientState::Sent)],
+                attributes: [Envelope::forwarded_as(&child.id.to_string())].into(),
+                ..Update::default()
+            };
+            spool.update(parent.id, update).await.unwrap();
+        }
+        if removed {
+            spool.remove(parent.id).await.unwrap();
+        }
+        let after = crash(dir.path());
+        let (_, recovery) = open(after.path());
+        let mut expected = vec![parent.id, child.id];
+        if withdrawn == 1 {
+            expected.retain(|id| *id != child.id);
+        }
+        if removed {
+            expected.retain(|id| *id != parent.id);
+        }
+        assert_eq!((ids(&recovery), recovery.withdrawn), (expected, withdrawn));
+    }
+}

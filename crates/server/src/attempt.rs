@@ -1,16 +1,17 @@
 //! One attempt to deliver one message: routes, agents, outcomes, reports.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use delivery::dsn::{self, Kind};
-use delivery::{Outcome, Rcpt, Request, Status};
+use delivery::{Line, Outcome, Rcpt, Request, Status};
 use mail::EnhancedCode;
 use queue::{Envelope, Message, QueueError, QueueId, Recipient, RecipientState, Spool, Update};
 use route::{Route, Walk};
 use tokio::task::JoinSet;
 
+use crate::forward::{self, Located};
 use crate::generation::Generation;
 use crate::log;
 use crate::scheduler::Scheduler;
@@ -34,6 +35,16 @@ pub(crate) struct Attempt<'a> {
 
 /// The outcome for the recipient of this index.
 type Result1 = (usize, Outcome);
+
+/// What an attempt has brought so far.
+#[derive(Default)]
+struct Progress {
+    results: Vec<Result1>,
+    /// What the message remembers of it beside the recipients' states.
+    attributes: BTreeMap<String, String>,
+    /// In the queue, and to be tried as soon as this message has recorded them.
+    forwarded: Vec<Message>,
+}
 
 /// When the attempt began, and how long the message had been in the queue by then.
 #[derive(Clone, Copy)]
@@ -70,18 +81,37 @@ impl Attempt<'_> {
         }
         let mail = Arc::new(delivery::Message::new(id.to_string(), &envelope, content));
         let (groups, settled) = self.routes(&envelope).await;
-        let mut results: Vec<Result1> = Vec::new();
+        let mut progress = Progress::default();
         for (index, outcome) in settled {
-            self.log_outcome(id, &envelope, index, &outcome, clock, Duration::ZERO);
-            results.push((index, outcome));
+            let recipient = &envelope.recipients[index];
+            self.log_outcome(id, recipient, &outcome, clock, Duration::ZERO);
+            progress.results.push((index, outcome));
         }
         if !self
-            .deliver(id, &mut envelope, &mail, groups, clock, &mut results)
+            .deliver(id, &mut envelope, &mail, groups, clock, &mut progress)
             .await
         {
+            self.withdraw(progress.forwarded);
             return Next::Done;
         }
-        match self.conclude(id, &mut envelope, &mail, results).await {
+        let Progress {
+            results,
+            attributes,
+            mut forwarded,
+        } = progress;
+        let concluded = self
+            .conclude(
+                id,
+                &mut envelope,
+                &mail,
+                results,
+                attributes,
+                &mut forwarded,
+            )
+            .await;
+        // Whatever was not recorded will be done again.
+        self.withdraw(forwarded);
+        match concluded {
             Ok(next) => next,
             // Deleted by the operator while it was tried.
             Err(QueueError::NotFound(_)) => Next::Done,
@@ -89,6 +119,20 @@ impl Attempt<'_> {
                 tracing::warn!(prog = "qmgr", "{id}: {error}");
                 Next::At(SystemTime::now() + self.generation.schedule.minimal_backoff)
             }
+        }
+    }
+
+    /// Starts what this message was forwarded as: it is recorded.
+    fn send_on(&self, forwarded: &mut Vec<Message>) {
+        for message in forwarded.drain(..) {
+            self.scheduler.accept(message);
+        }
+    }
+
+    /// Takes back what this message was to be forwarded as.
+    fn withdraw(&self, forwarded: Vec<Message>) {
+        for message in forwarded {
+            self.spool.remove_soon(message.id);
         }
     }
 
@@ -193,7 +237,7 @@ impl Attempt<'_> {
         mail: &Arc<delivery::Message>,
         groups: Vec<(Route, Vec<usize>)>,
         clock: Clock,
-        results: &mut Vec<Result1>,
+        progress: &mut Progress,
     ) -> bool {
         let mut requests = Vec::new();
         for (route, indices) in groups {
@@ -206,8 +250,9 @@ impl Attempt<'_> {
         if requests.len() == 1 {
             // The usual message, without the price of a task.
             let request = requests.remove(0);
-            let done = deliver_one(Arc::clone(&self.generation), request, clock.began).await;
-            self.take(id, envelope, done, clock, results);
+            let mut done = deliver_one(Arc::clone(&self.generation), request, clock.began).await;
+            self.forward(envelope, mail, &mut done, progress).await;
+            self.take(id, envelope, done, clock, progress);
             return true;
         }
         for request in requests {
@@ -218,7 +263,7 @@ impl Attempt<'_> {
             ));
         }
         while let Some(joined) = running.join_next().await {
-            let done = match joined {
+            let mut done = match joined {
                 Ok(done) => done,
                 Err(error) => {
                     // The agent panicked: its recipients stay as they are, and are tried again.
@@ -226,22 +271,24 @@ impl Attempt<'_> {
                     continue;
                 }
             };
-            let recorded = results.len();
-            self.take(id, envelope, done, clock, results);
+            let recorded = progress.results.len();
+            self.forward(envelope, mail, &mut done, progress).await;
+            self.take(id, envelope, done, clock, progress);
             if running.is_empty() {
                 break;
             }
-            let states = results[recorded..]
+            let states = progress.results[recorded..]
                 .iter()
                 .map(|(index, outcome)| (*index, state(outcome)));
             let update = Update {
                 recipients: states.collect(),
+                attributes: progress.attributes.clone(),
                 ..Update::default()
             };
             match self.spool.update(id, update).await {
                 Err(QueueError::NotFound(_)) => return false,
                 Err(error) => tracing::warn!(prog = "qmgr", "{id}: {error}"),
-                Ok(()) => {}
+                Ok(()) => self.send_on(&mut progress.forwarded),
             }
         }
         true
@@ -254,7 +301,14 @@ impl Attempt<'_> {
         route: &Route,
         indices: &[usize],
     ) -> Request {
-        let recipient = |&index: &usize| Rcpt::new(index, &envelope.recipients[index], self.fresh);
+        let recipient = |&index: &usize| {
+            let recipient = &envelope.recipients[index];
+            let done = envelope.attributes.get(&done_attribute(recipient));
+            Rcpt {
+                done: done.cloned().unwrap_or_default(),
+                ..Rcpt::new(index, recipient, self.fresh)
+            }
+        };
         Request {
             message: Arc::clone(mail),
             transport: route.transport.clone(),
@@ -264,22 +318,116 @@ impl Attempt<'_> {
         }
     }
 
+    /// Puts the messages that recipients were forwarded as into the queue. A recipient whose message does not get
+    /// there is deferred.
+    async fn forward(
+        &self,
+        envelope: &Envelope,
+        mail: &delivery::Message,
+        done: &mut Delivered,
+        progress: &mut Progress,
+    ) {
+        for (rcpt, outcome) in done.recipients.iter().zip(&mut done.outcomes) {
+            let Some(expanded) = &mut outcome.expanded else {
+                continue;
+            };
+            let forwards = std::mem::take(&mut expanded.forwards);
+            if !forwards.is_empty()
+                && let Err(problem) = self
+                    .forward_one(envelope, mail, rcpt, &forwards, expanded, progress)
+                    .await
+            {
+                let id = &mail.id;
+                tracing::warn!(prog = "local", "{id}: cannot forward: {problem}");
+                let code = EnhancedCode::new(4, 3, 0);
+                let deferred = Outcome::deferred("local", code, "unable to forward message");
+                let deferred = deferred.via("local");
+                expanded.lines.push(Line {
+                    address: rcpt.address.clone(),
+                    original: rcpt.original.clone(),
+                    outcome: deferred.clone(),
+                });
+                let expanded = outcome.expanded.take();
+                *outcome = Outcome {
+                    expanded,
+                    ..deferred
+                };
+            }
+            let recipient = &envelope.recipients[rcpt.index];
+            if let (Status::Deferred, Some(expanded)) = (outcome.status, &outcome.expanded)
+                && !expanded.done.is_empty()
+            {
+                let note = (done_attribute(recipient), expanded.done.clone());
+                progress.attributes.extend([note]);
+            }
+        }
+    }
+
+    /// All of a recipient's messages, or none.
+    async fn forward_one(
+        &self,
+        envelope: &Envelope,
+        mail: &delivery::Message,
+        rcpt: &Rcpt,
+        forwards: &[delivery::Forward],
+        expanded: &mut delivery::Expanded,
+        progress: &mut Progress,
+    ) -> Result<(), String> {
+        let mut messages = Vec::new();
+        for forward in forwards {
+            let parent = (envelope, mail);
+            let commit = forward::commit(self.spool, &self.generation, parent, rcpt, forward);
+            match Box::pin(commit).await {
+                Ok(message) => messages.push(message),
+                Err(problem) => {
+                    self.withdraw(messages);
+                    return Err(problem);
+                }
+            }
+        }
+        let header = delivery::content::header(&mail.content).await;
+        for message in messages {
+            let id = message.id.to_string();
+            forward::log(&message, header.as_deref().unwrap_or_default());
+            let text = format!("forwarded as {id}");
+            let sent = Outcome::sent("local", EnhancedCode::new(2, 0, 0), text).via("local");
+            expanded.lines.push(Line {
+                address: rcpt.address.clone(),
+                original: rcpt.original.clone(),
+                outcome: sent,
+            });
+            progress.attributes.extend([Envelope::forwarded_as(&id)]);
+            progress.forwarded.push(message);
+        }
+        Ok(())
+    }
+
     fn take(
         &self,
         id: QueueId,
         envelope: &Envelope,
         done: Delivered,
         clock: Clock,
-        results: &mut Vec<Result1>,
+        progress: &mut Progress,
     ) {
         let name = self.generation.log_name(&done.transport);
         for (rcpt, outcome) in done.recipients.iter().zip(done.outcomes) {
-            let tell = || self.log_outcome(id, envelope, rcpt.index, &outcome, clock, done.waited);
+            let recipient = &envelope.recipients[rcpt.index];
+            let lines = outcome.expanded.as_ref().map(|expanded| &expanded.lines);
+            let tell = || match lines.filter(|lines| !lines.is_empty()) {
+                None => self.log_outcome(id, recipient, &outcome, clock, done.waited),
+                Some(lines) => {
+                    for line in lines {
+                        let part = Recipient::new(&line.address, &line.original);
+                        self.log_outcome(id, &part, &line.outcome, clock, done.waited);
+                    }
+                }
+            };
             match name {
                 Some(name) => log::named_now(name.clone(), tell),
                 None => tell(),
             }
-            results.push((rcpt.index, outcome));
+            progress.results.push((rcpt.index, outcome));
         }
     }
 
@@ -290,12 +438,15 @@ impl Attempt<'_> {
         envelope: &mut Envelope,
         mail: &delivery::Message,
         results: Vec<Result1>,
+        attributes: BTreeMap<String, String>,
+        forwarded: &mut Vec<Message>,
     ) -> Result<Next, QueueError> {
         let now = SystemTime::now();
         let schedule = &self.generation.schedule;
         let expired = schedule.is_expired(envelope.arrival, envelope.sender.is_empty(), now);
         let mut update = Update {
             attempts: Some(envelope.attempts + 1),
+            attributes,
             ..Update::default()
         };
         // Only what would have been tried again can come too late.
@@ -313,12 +464,20 @@ impl Attempt<'_> {
         envelope.apply(&update);
         let wants_reports = self.reports_due(envelope, mail, &results, now);
         if envelope.is_finished() && !wants_reports {
+            if !forwarded.is_empty() {
+                // Not soon but now: what it was forwarded as waits for that.
+                self.spool.remove(id).await?;
+                self.send_on(forwarded);
+                self.say_removed(id, envelope, expired);
+                return Ok(Next::Done);
+            }
             self.forget(id, envelope, expired);
             return Ok(Next::Done);
         }
         let next = schedule.next_attempt(envelope.arrival, now);
         update.next_attempt = Some(next);
         self.spool.update(id, update).await?;
+        self.send_on(forwarded);
         let reported = self.send_reports(id, envelope, mail, &results, now).await?;
         if envelope.is_finished() && reported {
             self.forget(id, envelope, expired);
@@ -328,6 +487,11 @@ impl Attempt<'_> {
     }
 
     fn forget(&self, id: QueueId, envelope: &Envelope, expired: bool) {
+        self.spool.remove_soon(id);
+        self.say_removed(id, envelope, expired);
+    }
+
+    fn say_removed(&self, id: QueueId, envelope: &Envelope, expired: bool) {
         if expired {
             let sender = &envelope.sender;
             tracing::info!(
@@ -335,7 +499,6 @@ impl Attempt<'_> {
                 "{id}: from=<{sender}>, status=expired, returned to sender"
             );
         }
-        self.spool.remove_soon(id);
         tracing::info!(prog = "qmgr", "{id}: removed");
     }
 
@@ -537,13 +700,11 @@ impl Attempt<'_> {
     fn log_outcome(
         &self,
         id: QueueId,
-        envelope: &Envelope,
-        index: usize,
+        recipient: &Recipient,
         outcome: &Outcome,
         clock: Clock,
         waited: Duration,
     ) {
-        let recipient = &envelope.recipients[index];
         let original = match recipient.original.as_str() {
             "" => String::new(),
             same if same.eq_ignore_ascii_case(&recipient.address) => String::new(),
@@ -587,7 +748,8 @@ async fn deliver_one(generation: Arc<Generation>, request: Request, began: Insta
     let _destination = destination.acquire().await;
     let _transport = transport.acquire().await;
     let waited = began.elapsed();
-    let delivery = generation.agents.deliver(&request);
+    let router = Located(&generation.router);
+    let delivery = generation.agents.deliver(&request, &router);
     let outcomes = match generation.log_name(&request.transport) {
         // Two forms of one future beside each other would double the size of this one.
         Some(name) => Box::pin(log::named(name.clone(), delivery)).await,
@@ -599,6 +761,11 @@ async fn deliver_one(generation: Arc<Generation>, request: Request, began: Insta
         outcomes,
         waited,
     }
+}
+
+/// Where a message remembers which parts of a recipient are done while others are deferred.
+fn done_attribute(recipient: &Recipient) -> String {
+    format!("done_{}_{}", recipient.address, recipient.original)
 }
 
 fn state(outcome: &Outcome) -> RecipientState {

@@ -28,6 +28,7 @@
 mod attempt;
 mod audit;
 mod control;
+mod forward;
 mod generation;
 mod headers;
 mod limits;

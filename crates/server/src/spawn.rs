@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use config::master::{Service, ServiceKind};
 use config::{Config, ConfigError};
-use delivery::pipe;
-use delivery::pipe::spec::{Identity, identity};
+use delivery::command::{self, Identity};
+use delivery::pipe::spec::identity;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::net::{TcpListener, UnixListener};
@@ -116,7 +116,7 @@ impl Spawn {
             places,
             argv,
             user: user.ok_or("missing user= command-line attribute")?,
-            environment: pipe::environment(&config).map_err(text)?,
+            environment: command::environment(&config).map_err(text)?,
             queue_directory,
             owner,
             time_limit: config

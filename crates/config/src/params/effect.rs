@@ -453,11 +453,7 @@ pub fn service_effect(service: &Service) -> Effect {
         "smtpd" if service.kind == ServiceKind::Pass => Harmless(POSTSCREENS),
         "postscreen" if inet => Missing(POSTSCREEN),
         _ if inet => Missing("nothing listens there"),
-        "virtual" | "lmtp" | "smtp" | "pipe" | "error" | "discard" => Effect::Honoured,
-        "local" if super::find("alias_maps").is_some_and(|param| param.honoured) => {
-            Effect::Honoured
-        }
-        "local" => Missing(LOCAL),
+        "local" | "virtual" | "lmtp" | "smtp" | "pipe" | "error" | "discard" => Effect::Honoured,
         "cleanup" | "qmgr" | "oqmgr" | "bounce" | "trivial-rewrite" | "flush" | "proxymap"
         | "showq" | "anvil" | "scache" | "postlogd" | "tlsmgr" | "verify" => Harmless(INSIDE),
         "tlsproxy" | "dnsblog" => Harmless(POSTSCREENS),

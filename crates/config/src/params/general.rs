@@ -6,9 +6,9 @@ rows! {
     honoured Int "access_map_defer_code" = "450", "Reply code of DEFER in an access table.";
     honoured Int "access_map_reject_code" = "554", "Reply code of REJECT in an access table.";
     honoured Text "alias_database" = "hash:/etc/aliases", "Alias tables that `newaliases` builds.";
-    accepted Text "alias_maps" = "hash:/etc/aliases, nis:mail.aliases", "Tables of aliases(5) for local recipients.";
-    accepted Text "allow_mail_to_commands" = "alias, forward", "Where aliases may name commands.";
-    accepted Text "allow_mail_to_files" = "alias, forward", "Where aliases may name files.";
+    honoured Text "alias_maps" = "hash:/etc/aliases, nis:mail.aliases", "Tables of aliases(5) for local recipients.";
+    honoured Text "allow_mail_to_commands" = "alias, forward", "Where aliases may name commands.";
+    honoured Text "allow_mail_to_files" = "alias, forward", "Where aliases may name files.";
     honoured Bool "allow_min_user" = "no", "Accept addresses that start with a dash.";
     honoured Bool "allow_percent_hack" = "yes", "Rewrite user%domain to user@domain.";
     honoured Bool "allow_untrusted_routing" = "no", "Accept user@elsewhere@ours from strangers.";
@@ -57,10 +57,10 @@ rows! {
     accepted Bool "enable_long_queue_ids" = "no", "Queue identifiers that are never used again.";
     honoured Bool "enable_original_recipient" = "yes", "Keep and write X-Original-To.";
     accepted Bool "enable_threaded_bounces" = "no", "";
-    accepted Bool "expand_owner_alias" = "no", "Bounce address of an alias with an owner.";
+    honoured Bool "expand_owner_alias" = "no", "Bounce address of an alias with an owner.";
     honoured Text "export_environment" = "TZ MAIL_CONFIG LANG", "Environment variables that outside programs see.";
     accepted Int "fault_injection_code" = "0", "";
-    accepted Bool "frozen_delivered_to" = "yes", "";
+    honoured Bool "frozen_delivered_to" = "yes", "Keep the first Delivered-To address through aliases.";
     accepted Int "hash_queue_depth" = "1", "Levels of folders in the queue.";
     accepted Text "hash_queue_names" = "deferred, defer", "Queues with levels of folders.";
     accepted Bool "helpful_warnings" = "yes", "";
@@ -120,7 +120,7 @@ rows! {
     accepted Text "postmulti_control_commands" = "reload flush", "";
     accepted Text "postmulti_start_commands" = "start", "";
     accepted Text "postmulti_stop_commands" = "stop abort drain quick-stop", "";
-    accepted Text "prepend_delivered_header" = "command, file, forward", "When Delivered-To is written.";
+    honoured Text "prepend_delivered_header" = "command, file, forward", "When Delivered-To is written.";
     accepted Text "process_id" = "", "Number of the running process.";
     accepted Text "process_id_directory" = "pid", "Folder of lock files with process numbers.";
     accepted Text "process_name" = "", "Name of the running program.";
@@ -140,8 +140,8 @@ rows! {
     accepted Text "reject_tempfail_action" = "defer_if_permit", "";
     honoured Text "relocated_maps" = "", "Users that have moved.";
     accepted Text "remote_header_rewrite_domain" = "", "Domain that completes strangers' headers.";
-    accepted Bool "require_home_directory" = "no", "Deliver locally only where a home exists.";
-    accepted Bool "reset_owner_alias" = "no", "";
+    honoured Bool "require_home_directory" = "no", "Deliver locally only where a home exists.";
+    honoured Bool "reset_owner_alias" = "no", "An alias without an owner ends the one around it.";
     honoured Bool "resolve_dequoted_address" = "yes", "Look for @ inside quotes too.";
     honoured Bool "resolve_null_domain" = "no", "Take user@ as local.";
     honoured Bool "resolve_numeric_domain" = "no", "Take user@1.2.3.4 as an address literal.";

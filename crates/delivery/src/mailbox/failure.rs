@@ -10,6 +10,8 @@ use nix::errno::Errno;
 pub struct Failure {
     pub dsn: EnhancedCode,
     pub text: String,
+    /// It may go away: somebody else is at it just now, or has to put something right.
+    pub passing: bool,
 }
 
 impl Failure {
@@ -19,6 +21,10 @@ impl Failure {
         Failure {
             dsn: code(error),
             text: format!("{}: {}", text.as_ref(), reason(error)),
+            passing: matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::AlreadyExists
+            ),
         }
     }
 
@@ -27,15 +33,30 @@ impl Failure {
         Failure {
             dsn: EnhancedCode::new(4, 2, 0),
             text: text.into(),
+            passing: false,
         }
     }
 
     /// The same failure, its text behind `what: `.
     pub fn within(self, what: &str) -> Failure {
+        self.behind(&format!("{what}: "))
+    }
+
+    /// The same failure, its text behind `start`.
+    pub fn behind(self, start: &str) -> Failure {
         Failure {
-            dsn: self.dsn,
-            text: format!("{what}: {}", self.text),
+            text: format!("{start}{}", self.text),
+            ..self
         }
+    }
+
+    /// The same for a file or folder that a user named: trouble with it alone is permanent (5.2.0), as
+    /// local(8) has it.
+    pub fn of_named_file(mut self) -> Failure {
+        if !self.passing && self.dsn == EnhancedCode::new(4, 2, 0) {
+            self.dsn = EnhancedCode::new(5, 2, 0);
+        }
+        self
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Locking {
     pub fcntl: bool,
     pub flock: bool,
     pub dotlock: bool,
+    /// Where no lock file can be made, the other locks must do.
+    pub dotlock_may_fail: bool,
     pub attempts: u32,
     pub delay: Duration,
     pub stale: Duration,
@@ -38,6 +40,14 @@ pub struct Rules {
     pub limit: u64,
 }
 
+/// A message for a mailbox.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    /// With its `From ` line.
+    pub head: &'a [u8],
+    pub content: &'a Content,
+}
+
 /// Appends `head` (with its `From ` line), the content with its `From ` lines quoted, and an empty line.
 /// The file gets its old length back when that fails.
 pub fn deliver(
@@ -47,23 +57,36 @@ pub fn deliver(
     content: &Content,
     rules: &Rules,
 ) -> Result<(), Failure> {
-    append(path, owner, head, content, rules).map_err(|failure| {
+    append(path, Some(owner), None, Entry { head, content }, rules).map_err(|failure| {
         failure.within(&format!("delivery failed to mailbox {}", path.display()))
     })
 }
 
-fn append(
+/// [`deliver`] without its words. A new file is given to `new_owner`; `owner`: whose file an existing one must
+/// be where ownership is strict.
+pub fn append(
     path: &Path,
-    owner: Owner,
-    head: &[u8],
-    content: &Content,
+    owner: Option<Owner>,
+    new_owner: Option<Owner>,
+    entry: Entry<'_>,
     rules: &Rules,
 ) -> Result<(), Failure> {
+    let Entry { head, content } = entry;
     let _dotlock = match rules.locking.dotlock {
-        true => Some(Dotlock::acquire(path, &rules.locking)?),
+        true => match Dotlock::acquire(path, &rules.locking) {
+            Ok(lock) => Some(lock),
+            Err(failure) if rules.locking.dotlock_may_fail && !failure.passing => {
+                tracing::warn!(prog = "local", "{}", failure.text);
+                None
+            }
+            Err(failure) => return Err(failure),
+        },
         false => None,
     };
-    let file = open(path, owner, rules.strict_ownership)?;
+    if let Some(new_owner) = new_owner {
+        create_for(path, new_owner)?;
+    }
+    let file = open(path, owner.filter(|_| rules.strict_ownership))?;
     lock(&file, &rules.locking)?;
     let failed = |error: io::Error| Failure::of_io("error writing message", &error);
     let length = file.metadata().map_err(failed)?.len();
@@ -81,7 +104,23 @@ fn append(
     written.map_err(failed)
 }
 
-fn open(path: &Path, owner: Owner, strict: bool) -> Result<File, Failure> {
+/// Makes the file, as root, for somebody else. One that is there stays as it is.
+fn create_for(path: &Path, owner: Owner) -> Result<(), Failure> {
+    let created = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path);
+    let given = match created {
+        Ok(file) => std::os::unix::fs::fchown(&file, Some(owner.uid), Some(owner.gid)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    };
+    given.map_err(|error| Failure::of_io("cannot create file exclusively", &error))
+}
+
+fn open(path: &Path, owner: Option<Owner>) -> Result<File, Failure> {
     // O_NONBLOCK: a FIFO in the mailbox's place must not hold us.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let opened = OpenOptions::new()
@@ -92,6 +131,7 @@ fn open(path: &Path, owner: Owner, strict: bool) -> Result<File, Failure> {
         .open(path);
     let file = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ELOOP) => Failure::of_mailbox("file is a symbolic link"),
+        Some(Errno::ENOENT) => Failure::of_io("cannot create file exclusively", &error),
         _ => Failure::of_io("cannot open file", &error),
     })?;
     let facts = file
@@ -106,15 +146,16 @@ fn open(path: &Path, owner: Owner, strict: bool) -> Result<File, Failure> {
             facts.nlink()
         )));
     }
-    if strict && facts.uid() != owner.uid {
+    if owner.is_some_and(|owner| facts.uid() != owner.uid) {
         tracing::warn!(
             prog = "virtual",
             "specify \"strict_mailbox_ownership = no\" to ignore mailbox ownership mismatch"
         );
-        return Err(Failure::of_mailbox(format!(
-            "destination {} is not owned by recipient",
-            path.display()
-        )));
+        let text = format!("destination {} is not owned by recipient", path.display());
+        return Err(Failure {
+            passing: true,
+            ..Failure::of_mailbox(text)
+        });
     }
     Ok(file)
 }

@@ -87,6 +87,7 @@ impl Virtual {
                     fcntl: locks("fcntl"),
                     flock: locks("flock"),
                     dotlock: locks("dotlock"),
+                    dotlock_may_fail: false,
                     attempts: u32::try_from(config.int("deliver_lock_attempts")?).unwrap_or(20),
                     delay: config.time("deliver_lock_delay")?,
                     stale: config.time("stale_lock_time")?,
@@ -318,7 +319,8 @@ fn write(plan: &Plan, message: &Message, rules: &mbox::Rules, recovered: bool) -
     }
 }
 
-fn maildir_too_large() -> Failure {
+/// A message larger than a Maildir's limit.
+pub(crate) fn maildir_too_large() -> Failure {
     let error = std::io::Error::from_raw_os_error(nix::libc::EFBIG);
     Failure::of_io("error writing message", &error).within("maildir delivery failed")
 }

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 
 use mail::status::EnhancedCode;
 
+pub use crate::command::End;
 use crate::request::{Outcome, Remote};
 
 /// The exit statuses of sysexits.h: number, code, meaning.
@@ -30,16 +31,16 @@ const SYSEXITS: [(i32, EnhancedCode, &str); 15] = [
     (78, EnhancedCode::new(5, 3, 5), "local configuration error"),
 ];
 
-/// How a command ended.
-#[derive(Clone, Copy, Debug)]
-pub enum End {
-    Exited(ExitStatus),
-    /// It was killed because it took longer than its time limit.
-    TimedOut,
-}
-
-/// The outcome for all recipients of service `name`. `output` is what the command wrote.
-pub fn outcome(name: &str, command: &str, end: End, output: &[u8]) -> Outcome {
+/// The outcome of a command that agent `prog` ran. `success` is what a good end is called, `output` what the
+/// command wrote.
+pub fn outcome(
+    prog: &'static str,
+    success: String,
+    command: &str,
+    end: End,
+    output: &[u8],
+) -> Outcome {
+    let failure = |code, text| failure(prog, code, text);
     let output = printable(output);
     let status = match end {
         End::TimedOut => {
@@ -49,12 +50,7 @@ pub fn outcome(name: &str, command: &str, end: End, output: &[u8]) -> Outcome {
         End::Exited(status) => status,
     };
     if status.success() {
-        let said = output.trim_end();
-        let text = match said.is_empty() {
-            true => format!("delivered via {name} service"),
-            false => format!("delivered via {name} service ({said})"),
-        };
-        return Outcome::sent("pipe", EnhancedCode::new(2, 0, 0), text);
+        return Outcome::sent(prog, EnhancedCode::new(2, 0, 0), success);
     }
     if let Some((code, text)) = EnhancedCode::split_prefix(&output) {
         return match code.class {
@@ -81,13 +77,13 @@ fn meaning(command: &str, status: ExitStatus) -> (EnhancedCode, String) {
     }
 }
 
-fn failure(code: EnhancedCode, text: String) -> Outcome {
+fn failure(prog: &'static str, code: EnhancedCode, text: String) -> Outcome {
     let remote = Remote {
         mta: None,
         kind: "x-unix",
         diagnostic: text.clone(),
     };
-    Outcome::failed("pipe", code, text).said_by(remote)
+    Outcome::failed(prog, code, text).said_by(remote)
 }
 
 fn with_output(text: String, output: &str) -> String {
@@ -99,7 +95,7 @@ fn with_output(text: String, output: &str) -> String {
 }
 
 /// One line: line ends become blanks, bytes that are no text `?`.
-fn printable(output: &[u8]) -> String {
+pub fn printable(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let plain = |c: char| match c {
         '\n' | '\r' | '\t' => ' ',
@@ -118,12 +114,7 @@ mod tests {
     fn ends_mean_what_they_mean_to_postfix() {
         let exit = |number: i32| End::Exited(ExitStatus::from_raw(number << 8));
         for (end, output, expected) in [
-            (exit(0), "", "sent 2.0.0 delivered via x service"),
-            (
-                exit(0),
-                "some words\nmore\n",
-                "sent 2.0.0 delivered via x service (some words more)",
-            ),
+            (exit(0), "some words\nmore\n", "sent 2.0.0 well done"),
             (exit(67), "", "bounced 5.1.1 user unknown"),
             (
                 exit(75),
@@ -153,7 +144,7 @@ mod tests {
                 "bounced 5.3.0 Command time limit exceeded: \"/c\"",
             ),
         ] {
-            let made = outcome("x", "/c", end, output.as_bytes());
+            let made = outcome("pipe", "well done".into(), "/c", end, output.as_bytes());
             assert_eq!(
                 format!("{} {} {}", made.status.name(), made.dsn, made.text),
                 expected

@@ -3,6 +3,7 @@
 use nix::unistd::{Group, User};
 
 use super::macros::Argument;
+use crate::command::Identity;
 
 /// A pipe service's settings, as its line in master.cf gives them.
 #[derive(Clone, Debug)]
@@ -44,14 +45,6 @@ pub struct Flags {
     pub double_dots: bool,
     /// `>`: `From ` quoted.
     pub quote_from: bool,
-}
-
-/// The user and group a command runs as.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub name: String,
-    pub uid: u32,
-    pub gid: u32,
 }
 
 /// Reads the arguments of a `pipe` service. `mail_owner` is the account that commands may not run as. The

@@ -7,12 +7,51 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use config::Config;
-use postroom_delivery::{Agents, Message, Outcome, Rcpt, Request};
+use postroom_delivery::{Asked, Locate, Message, Outcome, Place, Rcpt, Request};
 use tables::Tables;
 
 /// When every test message arrived.
 pub fn arrival() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_361_297_000_042)
+}
+
+/// The agents under test, and a router for local(8) by which `@host.example` is local and all else is not.
+#[derive(Clone)]
+pub struct Agents(postroom_delivery::Agents);
+
+impl std::ops::Deref for Agents {
+    type Target = postroom_delivery::Agents;
+
+    fn deref(&self) -> &postroom_delivery::Agents {
+        &self.0
+    }
+}
+
+impl Agents {
+    pub async fn deliver(&self, request: &Request) -> Vec<Outcome> {
+        self.0.deliver(request, &Router).await
+    }
+}
+
+struct Router;
+
+impl Locate for Router {
+    fn locate<'a>(&'a self, address: &'a str) -> Asked<'a> {
+        let address = match address.contains('@') {
+            true => address.to_owned(),
+            false => format!("{address}@host.example"),
+        };
+        let transport = match address.ends_with("@host.example") {
+            true => "local",
+            false => "smtp",
+        };
+        let place = Place {
+            transport: transport.to_owned(),
+            malformed: false,
+            address,
+        };
+        Box::pin(async move { Ok(place) })
+    }
 }
 
 /// The agents of these two files; `dir` is the queue directory.
@@ -23,7 +62,10 @@ pub fn agents(dir: &Path, main_cf: &str, master_cf: &str) -> Agents {
          recipient_delimiter = +\ninet_protocols = ipv4\n{main_cf}"
     );
     let config = Config::from_text(&main_cf, master_cf).unwrap();
-    Agents::new(&config, &Tables::new(&config))
+    Agents(postroom_delivery::Agents::new(
+        &config,
+        &Tables::new(&config),
+    ))
 }
 
 /// The uid and gid this test runs as, as main.cf settings; root delivers as nobody.
