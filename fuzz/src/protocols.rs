@@ -54,14 +54,30 @@ pub fn smtp_server(data: &[u8]) {
     assert!(!whole.content.contains(&b'\r'), "a bare CR got through");
 }
 
-/// A server that answers anything: the client ends, with a result for each recipient.
+/// A server that answers anything, with and without TLS and AUTH: the client ends, with a result for each recipient.
 pub fn smtp_client(data: &[u8]) {
-    for protocol in [smtp::Protocol::Smtp, smtp::Protocol::Lmtp] {
+    let login = client::Login {
+        user: "user".into(),
+        password: smtp::server::Secret::new("password"),
+        in_the_clear: client::Mechanism::ALL.to_vec(),
+        under_tls: client::Mechanism::ALL.to_vec(),
+        soft_bounce: true,
+    };
+    let secured = client::Security {
+        tls: client::TlsWish::May,
+        login: Some(login),
+    };
+    for (protocol, security) in [
+        (smtp::Protocol::Smtp, client::Security::default()),
+        (smtp::Protocol::Lmtp, client::Security::default()),
+        (smtp::Protocol::Smtp, secured),
+    ] {
         let settings = client::Settings {
             protocol,
             ..client::Settings::default()
         };
         let mut session = client::Session::new(Arc::new(settings), "host");
+        session.secure(security);
         let recipients = ["x@example.org", "y@example.org"];
         session.begin(client::Transaction {
             recipients: recipients.map(client::Recipient::new).into(),
@@ -75,6 +91,11 @@ pub fn smtp_client(data: &[u8]) {
             }
             client::Step::Body => {
                 session.body_sent();
+                false
+            }
+            client::Step::StartTls => {
+                session.tls_established();
+                session.receive(data);
                 false
             }
             client::Step::Done => true,

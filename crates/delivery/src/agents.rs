@@ -158,8 +158,8 @@ fn build(
 fn build_plain(name: &str, command: &str, config: &Config, tables: &Tables) -> Option<Agent> {
     let made = match command {
         "virtual" => Virtual::new(config, tables).map(Agent::Virtual),
-        "lmtp" => Client::new(Protocol::Lmtp, config).map(Agent::Client),
-        "smtp" | "relay" => Client::new(Protocol::Smtp, config).map(Agent::Client),
+        "lmtp" => Client::new(Protocol::Lmtp, config, tables).map(Agent::Client),
+        "smtp" | "relay" => Client::new(Protocol::Smtp, config, tables).map(Agent::Client),
         // The program is error(8) in both cases; the service's name makes the difference.
         "error" if name == "retry" => Ok(Agent::Retry),
         "error" => Ok(Agent::Error),

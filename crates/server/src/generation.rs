@@ -528,7 +528,7 @@ fn build_smtpd(
         lenient_clients: tables.network_list(&exclusions.map_err(one)?),
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
-        room: Room::of(&config, service).map_err(one)?,
+        room: Room::of(whole, service).map_err(one)?,
         service: service.clone(),
         log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,

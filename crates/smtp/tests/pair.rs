@@ -40,6 +40,7 @@ fn deliver<F: FnMut(&Question) -> Answer>(
                 to_server(server, &out, chunk);
                 client.body_sent();
             }
+            client::Step::StartTls => panic!("nobody has asked for TLS"),
             client::Step::Done => return client.take_results(),
             client::Step::Closed => panic!("closed before it was done"),
         }
@@ -220,6 +221,7 @@ fn every_failure_has_its_words() {
                 client::Step::Send(_) => {}
                 client::Step::Read { .. } => session.eof(),
                 client::Step::Body => session.body_sent(),
+                client::Step::StartTls => panic!("nobody has asked for TLS"),
                 client::Step::Done => break,
                 client::Step::Closed => panic!("closed before it was done: {says:?}"),
             }

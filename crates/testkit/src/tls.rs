@@ -52,14 +52,29 @@ impl Certificates {
 
     /// A certificate signed by `authority`, which is in this folder.
     pub fn signed(&self, name: &str, algorithm: &str, subject: &str, authority: &str) {
+        self.signed_for(name, algorithm, subject, authority, &[]);
+    }
+
+    /// The same with these host names as subject alternative names.
+    pub fn signed_for(
+        &self,
+        name: &str,
+        algorithm: &str,
+        subject: &str,
+        authority: &str,
+        hosts: &[&str],
+    ) {
         let request = self.dir.join(&format!("{name}.csr"));
         run(self
             .request(name, algorithm, subject)
             .arg("-out")
             .arg(&request));
-        let extensions = self
-            .dir
-            .write("extensions", "keyUsage = digitalSignature\n");
+        let hosts: Vec<String> = hosts.iter().map(|host| format!("DNS:{host}")).collect();
+        let mut extensions = "keyUsage = digitalSignature\n".to_owned();
+        if !hosts.is_empty() {
+            extensions += &format!("subjectAltName = {}\n", hosts.join(","));
+        }
+        let extensions = self.dir.write("extensions", extensions);
         let mut command = Command::new(require("openssl"));
         command.args(["x509", "-req", "-days", "3650", "-CAcreateserial", "-in"]);
         command.arg(&request).arg("-extfile").arg(extensions);

@@ -57,6 +57,10 @@ impl Cache {
         if !connection.is_open() {
             return;
         }
+        if !connection.is_plain() {
+            tokio::spawn(connection.quit());
+            return;
+        }
         let Limits {
             idle,
             age,

@@ -10,6 +10,7 @@ use smtp::client::{DotStuffer, RcptResult, Session, Step, Transaction};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::route::Way;
 use super::{Inner, Peer};
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -23,6 +24,9 @@ pub struct Connection {
     uses: u32,
     longest_line: usize,
     input: Vec<u8>,
+    way: Way,
+    /// There could be no TLS; in the clear the server may take the message.
+    handshake_failed: bool,
 }
 
 /// How a transaction went.
@@ -34,11 +38,13 @@ pub struct Transfer {
     pub body_started: bool,
     /// A kept connection that the server had closed meanwhile: to be tried again on a new one.
     pub is_stale: bool,
+    /// There could be no TLS; in the clear the server may take the message.
+    pub handshake_failed: bool,
 }
 
 impl Connection {
     /// Connects; fails with `TimedOut` after `connect_timeout`.
-    pub async fn open(client: &Inner, peer: &Peer) -> io::Result<Connection> {
+    pub async fn open(client: &Inner, peer: &Peer, way: Way) -> io::Result<Connection> {
         let opened = Instant::now();
         let connect = async {
             let stream: Box<dyn Stream> = match peer {
@@ -56,13 +62,17 @@ impl Connection {
         let stream = within(client.connect_timeout, connect)
             .await
             .unwrap_or_else(|| Err(io::Error::from_raw_os_error(nix::libc::ETIMEDOUT)))?;
+        let mut session = Session::new(Arc::clone(&client.settings), client.name(peer));
+        session.secure(way.security.clone());
         Ok(Connection {
             stream,
-            session: Session::new(Arc::clone(&client.settings), client.name(peer)),
+            session,
             opened,
             uses: 0,
             longest_line: client.longest_line,
             input: vec![0; 4096],
+            way,
+            handshake_failed: false,
         })
     }
 
@@ -97,6 +107,9 @@ impl Connection {
         };
         let (mut connection, mut sends, mut body_started) = (None, 0, false);
         self.session.begin(transaction);
+        if self.way.wrapped() && !is_reused {
+            self.start_tls().await;
+        }
         loop {
             match self.session.step() {
                 Step::Send(bytes) => {
@@ -112,12 +125,16 @@ impl Connection {
                     self.write(&bytes, limit).await;
                 }
                 Step::Read { timeout } => self.read(timeout).await,
+                Step::StartTls => self.start_tls().await,
                 Step::Body => {
                     body_started = true;
                     self.body(content, limit).await;
                 }
                 Step::Done | Step::Closed => break,
             }
+        }
+        if !is_reused && self.session.offers_starttls() {
+            self.way.note_offer();
         }
         let results = self.session.take_results();
         let lost = |result: &RcptResult| matches!(result, RcptResult::Failed { dsn, .. } if dsn.class == 4);
@@ -126,6 +143,7 @@ impl Connection {
             results,
             connection: connection.unwrap_or_else(|| started.elapsed()),
             body_started,
+            handshake_failed: self.handshake_failed,
         }
     }
 
@@ -137,8 +155,28 @@ impl Connection {
         }
     }
 
+    /// The handshake; what was not encrypted before it must not be used after it.
+    async fn start_tls(&mut self) {
+        let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        match self.way.encrypt(plain).await {
+            Ok(encrypted) => {
+                self.stream = Box::new(encrypted);
+                self.session.tls_established();
+            }
+            Err(refused) => {
+                self.handshake_failed = refused.handshake;
+                self.session.tls_failed(refused.dsn, refused.text);
+            }
+        }
+    }
+
+    /// Whether it may serve other messages: one that was encrypted, or logged in, belongs to what it was made for.
+    pub fn is_plain(&self) -> bool {
+        self.way.is_plain()
+    }
+
     async fn write(&mut self, bytes: &[u8], limit: Duration) -> bool {
-        match within(limit, self.stream.write_all(bytes)).await {
+        match within(limit, write_out(&mut self.stream, bytes)).await {
             Some(Ok(())) => return true,
             Some(Err(_)) => self.session.eof(),
             None => self.session.timed_out(),
@@ -176,6 +214,12 @@ impl Connection {
             self.session.body_sent();
         }
     }
+}
+
+/// Encrypted streams keep what was written until they are told to send it.
+async fn write_out(stream: &mut Box<dyn Stream>, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 /// `None` when it took longer. A limit of zero is none.

@@ -2,6 +2,15 @@
 
 use smtp::Protocol;
 
+/// A destination as the nexthop names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// `[host]:port`, `example.org`, …: what tables know it by.
+    pub name: String,
+    /// An error is a text for the log line.
+    pub destination: Result<Destination, String>,
+}
+
 /// One destination of a nexthop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -17,20 +26,22 @@ pub enum Destination {
 
 impl Destination {
     /// Reads `unix:path`, `inet:host:port`, `host`, `host:port`, `[host]`, `[host]:port`; several with
-    /// commas or blanks between. Errors are texts for the log line.
-    pub fn parse_list(
-        nexthop: &str,
-        protocol: Protocol,
-        default_port: u16,
-    ) -> Vec<Result<Destination, String>> {
+    /// commas or blanks between.
+    pub fn parse_list(nexthop: &str, protocol: Protocol, default_port: u16) -> Vec<Hop> {
         let words = nexthop
             .split([',', ' ', '\t'])
             .filter(|word| !word.is_empty());
         let mut list: Vec<_> = words
-            .map(|word| parse(word, protocol, default_port))
+            .map(|word| Hop {
+                name: word.to_owned(),
+                destination: parse(word, protocol, default_port),
+            })
             .collect();
         if list.is_empty() {
-            list.push(Err("empty next-hop destination".to_owned()));
+            list.push(Hop {
+                name: String::new(),
+                destination: Err("empty next-hop destination".to_owned()),
+            });
         }
         list
     }
@@ -133,7 +144,7 @@ mod tests {
             (":25", Protocol::Smtp, None),
         ] {
             let mut list = Destination::parse_list(text, protocol, 99);
-            assert_eq!(list.remove(0).ok(), expected, "{text}");
+            assert_eq!(list.remove(0).destination.ok(), expected, "{text}");
         }
         assert_eq!(
             Destination::parse_list("[a], [b]", Protocol::Smtp, 25).len(),

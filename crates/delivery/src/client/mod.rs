@@ -15,12 +15,19 @@ use crate::request::{Message, Outcome, Rcpt, Remote, Request};
 mod cache;
 mod connection;
 pub mod destination;
+mod login;
 mod resolve;
+mod route;
+mod tls;
 
 use cache::Cache;
 use connection::{Connection, Transfer};
-use destination::Destination;
+use destination::{Destination, Hop};
+use login::Logins;
 use resolve::{Resolver, Trouble};
+use route::Way;
+use tables::Tables;
+use tls::Tls;
 
 /// The agent behind an `smtp` or `lmtp` service.
 #[derive(Clone)]
@@ -42,6 +49,10 @@ struct Inner {
     /// `smtp_mx_session_limit`; 0: none.
     session_limit: usize,
     resolver: Resolver,
+    tls: Option<Arc<Tls>>,
+    logins: Option<Logins>,
+    /// `minimal_backoff_time`: a message that waits this long may go in the clear where TLS fails.
+    patience: Duration,
     cache: Arc<Cache>,
 }
 
@@ -58,7 +69,11 @@ pub enum Peer {
 
 impl Client {
     /// Reads the `smtp_*` or `lmtp_*` parameters.
-    pub fn new(protocol: Protocol, config: &Config) -> Result<Client, ConfigError> {
+    pub fn new(
+        protocol: Protocol,
+        config: &Config,
+        tables: &Tables,
+    ) -> Result<Client, ConfigError> {
         let (prog, prefix, helo, greeting) = match protocol {
             Protocol::Smtp => ("smtp", "smtp_", "helo_name", "helo_timeout"),
             Protocol::Lmtp => ("lmtp", "lmtp_", "lhlo_name", "lhlo_timeout"),
@@ -115,6 +130,9 @@ impl Client {
                 longest_line: usize::try_from(config.int(longest_line)?).unwrap_or(0),
                 session_limit: count("mx_session_limit")?,
                 resolver: Resolver::new(config, prefix, protocol)?,
+                tls: Tls::of(config, tables, prog)?.map(Arc::new),
+                logins: Logins::of(config, tables, prefix)?,
+                patience: config.time("minimal_backoff_time")?,
                 cache: Arc::new(cache),
             }),
         })
@@ -129,7 +147,7 @@ impl Client {
     pub async fn deliver(&self, request: &Request) -> Vec<Outcome> {
         let started = Instant::now();
         let mut delivery = Delivery::new(&self.inner, request);
-        for destination in Destination::parse_list(
+        for Hop { name, destination } in Destination::parse_list(
             &request.nexthop,
             self.inner.protocol,
             self.inner.default_port,
@@ -142,7 +160,7 @@ impl Client {
                 }
             };
             match self.inner.resolver.peers(&destination).await {
-                Ok(peers) => delivery.try_peers(&peers).await,
+                Ok(peers) => delivery.try_peers(&peers, &name).await,
                 Err(trouble) => delivery.trouble(&trouble),
             }
             if delivery.is_finished() {
@@ -191,28 +209,45 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    async fn try_peers(&mut self, peers: &[Peer]) {
+    async fn try_peers(&mut self, peers: &[Peer], nexthop: &str) {
         for peer in peers {
             if self.is_finished()
                 || (self.client.session_limit > 0 && self.sessions >= self.client.session_limit)
             {
                 return;
             }
-            self.try_peer(peer).await;
+            self.try_peer(peer, nexthop).await;
         }
     }
 
-    async fn try_peer(&mut self, peer: &Peer) {
-        if let Some(kept) = self.client.cache.take(peer) {
+    async fn try_peer(&mut self, peer: &Peer, nexthop: &str) {
+        let way = Way::to(self.client, peer, nexthop, &self.request.message.sender);
+        let way = match way.await {
+            Ok(way) => way,
+            Err(trouble) => return self.trouble(&trouble),
+        };
+        if way.is_plain()
+            && let Some(kept) = self.client.cache.take(peer)
+        {
             let transfer = self.transfer(kept, peer).await;
             if !transfer.is_stale {
                 return;
             }
         }
-        match Connection::open(self.client, peer).await {
+        // Boxed: with a handshake it is large, and most mail is delivered on this machine.
+        let first = Box::pin(self.on_new_connection(peer, way.clone())).await;
+        let may_do_without = first.is_some_and(|transfer| transfer.handshake_failed)
+            && self.request.message.arrival.elapsed().unwrap_or_default() >= self.client.patience;
+        if let Some(plain) = way.in_the_clear().filter(|_| may_do_without) {
+            Box::pin(self.on_new_connection(peer, plain)).await;
+        }
+    }
+
+    async fn on_new_connection(&mut self, peer: &Peer, way: Way) -> Option<Transfer> {
+        match Connection::open(self.client, peer, way).await {
             Ok(connection) => {
                 self.sessions += 1;
-                self.transfer(connection, peer).await;
+                Some(self.transfer(connection, peer).await)
             }
             Err(error) => {
                 let why = crate::mailbox::failure::reason(&error);
@@ -221,6 +256,7 @@ impl<'a> Delivery<'a> {
                     tracing::info!(prog = self.client.prog, "{text}");
                 }
                 self.trouble(&Trouble::new(EnhancedCode::new(4, 4, 1), text));
+                None
             }
         }
     }

@@ -1,9 +1,9 @@
 //! What is known of a connection once it is encrypted, in the words of Postfix's log and headers.
 
-use rustls::{NamedGroup, ProtocolVersion, ServerConnection, SignatureScheme};
+use rustls::ServerConnection;
 
-use super::certificate::{Certificate, KeyKind};
-use super::choice;
+use tls::{Certificate, KeyKind, Negotiated, signature};
+
 use super::verify::Seen;
 
 /// An encrypted connection.
@@ -43,31 +43,16 @@ impl Established {
         asked: bool,
         certificate: Option<ClientCertificate>,
     ) -> Established {
-        let version = match connection.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            _ => "unknown protocol",
-        };
-        let suite = connection
-            .negotiated_cipher_suite()
-            .map(|suite| choice::describe(suite.suite()));
-        let (name, bits) = suite.unwrap_or_default();
+        let negotiated = Negotiated::of(connection, seen.server_signature, server_key);
         let client_key = certificate.as_ref().and_then(|found| found.names.key);
-        let modern = version == "TLSv1.3";
-        let group = connection
-            .negotiated_key_exchange_group()
-            .map(|group| group_name(group.name()));
-        let server = group.map(|group| {
-            let signature = signature("server", seen.server_signature, server_key);
-            format!("key-exchange {group}{}", prefixed(signature))
-        });
+        let client = signature("client", seen.client_signature, client_key);
         Established {
-            cipher: format!("{version} with cipher {name} ({bits}/{bits} bits)"),
-            protocol: version,
-            suite: name,
-            bits,
-            server: server.filter(|_| modern),
-            client: signature("client", seen.client_signature, client_key).filter(|_| modern),
+            cipher: negotiated.cipher,
+            protocol: negotiated.protocol,
+            suite: negotiated.suite,
+            bits: negotiated.bits,
+            server: negotiated.exchange,
+            client: client.filter(|_| negotiated.modern),
             asked,
             certificate,
         }
@@ -131,41 +116,5 @@ impl Established {
             None => "No client certificate requested".into(),
         };
         format!("\t(using {})\n\t({client})\n", using.join("\n\t "))
-    }
-}
-
-fn prefixed(text: Option<String>) -> String {
-    text.map_or(String::new(), |text| format!(" {text}"))
-}
-
-/// `server-signature RSA-PSS (2048 bits) server-digest SHA256`.
-fn signature(side: &str, scheme: Option<SignatureScheme>, key: Option<KeyKind>) -> Option<String> {
-    let digest = match scheme? {
-        SignatureScheme::RSA_PSS_SHA256
-        | SignatureScheme::RSA_PKCS1_SHA256
-        | SignatureScheme::ECDSA_NISTP256_SHA256 => Some("SHA256"),
-        SignatureScheme::RSA_PSS_SHA384
-        | SignatureScheme::RSA_PKCS1_SHA384
-        | SignatureScheme::ECDSA_NISTP384_SHA384 => Some("SHA384"),
-        SignatureScheme::RSA_PSS_SHA512
-        | SignatureScheme::RSA_PKCS1_SHA512
-        | SignatureScheme::ECDSA_NISTP521_SHA512 => Some("SHA512"),
-        _ => None,
-    };
-    let key = match key? {
-        KeyKind::Rsa { bits } => format!("RSA-PSS ({bits} bits)"),
-        KeyKind::Ec { curve } => format!("ECDSA ({curve})"),
-        KeyKind::Ed25519 => "ED25519".into(),
-    };
-    let digest = digest.map_or(String::new(), |digest| format!(" {side}-digest {digest}"));
-    Some(format!("{side}-signature {key}{digest}"))
-}
-
-fn group_name(group: NamedGroup) -> String {
-    match group {
-        NamedGroup::X25519 => "X25519".into(),
-        NamedGroup::secp256r1 => "ECDHE (prime256v1)".into(),
-        NamedGroup::secp384r1 => "ECDHE (secp384r1)".into(),
-        other => format!("{other:?}"),
     }
 }

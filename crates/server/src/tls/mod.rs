@@ -3,16 +3,10 @@
 //! | module | holds |
 //! |---|---|
 //! | `settings` | main.cf to [`Tls`] |
-//! | `keys` | certificates and keys from PEM files |
-//! | `choice` | protocols and ciphers |
 //! | `verify` | client certificates, and what a handshake tells |
-//! | `certificate` | the parts of X.509 that are shown |
 //! | `established` | log line and header of a connection |
 
-mod certificate;
-mod choice;
 mod established;
-mod keys;
 mod settings;
 mod verify;
 
@@ -33,8 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use certificate::Certificate;
-use keys::{Identity, Remembered};
+use ::tls::{Certificate, Digest, Identity, Remembered};
 use verify::{AskForCertificate, Chosen, Notes};
 
 /// How a service encrypts.
@@ -57,16 +50,6 @@ pub(crate) struct Tls {
     pub loglevel: i64,
     /// `smtpd_starttls_timeout`.
     timeout: Duration,
-}
-
-/// `smtpd_tls_fingerprint_digest`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Digest {
-    Md5,
-    Sha1,
-    Sha256,
-    Sha384,
-    Sha512,
 }
 
 impl Tls {
@@ -95,8 +78,8 @@ impl Tls {
             _ => None,
         };
         let identity = match by_name {
-            Some(identities) => keys::choose(&identities, &offered),
-            None => keys::choose(&self.identities, &offered),
+            Some(identities) => ::tls::choose(&identities, &offered),
+            None => ::tls::choose(&self.identities, &offered),
         };
         let identity = identity.ok_or_else(|| io::Error::other("no certificate"))?;
         let notes = Notes::default();
@@ -176,34 +159,6 @@ impl Tls {
             distrust,
             names,
         })
-    }
-}
-
-impl Digest {
-    fn of(name: &str) -> Option<Digest> {
-        Some(match name.to_ascii_lowercase().as_str() {
-            "md5" => Digest::Md5,
-            "sha1" => Digest::Sha1,
-            "sha256" => Digest::Sha256,
-            "sha384" => Digest::Sha384,
-            "sha512" => Digest::Sha512,
-            _ => return None,
-        })
-    }
-
-    /// `AB:CD:…`, as access tables have it.
-    fn fingerprint(self, der: &[u8]) -> String {
-        use md5::Digest as _;
-        let of_ring = |algorithm| ring::digest::digest(algorithm, der).as_ref().to_vec();
-        let bytes = match self {
-            Digest::Md5 => md5::Md5::digest(der).to_vec(),
-            Digest::Sha1 => of_ring(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY),
-            Digest::Sha256 => of_ring(&ring::digest::SHA256),
-            Digest::Sha384 => of_ring(&ring::digest::SHA384),
-            Digest::Sha512 => of_ring(&ring::digest::SHA512),
-        };
-        let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-        digits.join(":")
     }
 }
 

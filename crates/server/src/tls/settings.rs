@@ -7,9 +7,9 @@ use config::{Config, ConfigError};
 use smtp::server::TlsLevel;
 use tables::Tables;
 
-use super::choice::Choice;
-use super::keys::{self, Identity, KeyError, Remembered};
-use super::{Digest, Tls, trusted_by};
+use ::tls::{self as keys, Choice, Digest, Identity, KeyError, Remembered};
+
+use super::{Tls, trusted_by};
 
 /// What TLS means for one service.
 pub(crate) struct Service {
@@ -83,7 +83,7 @@ fn level(config: &Config, warnings: &mut Vec<String>) -> Result<TlsLevel, Config
 fn build(config: &Config, tables: &Tables, service: &mut Service) -> Result<Option<Tls>, Problems> {
     let one = |error: ConfigError| vec![error];
     let mandatory = service.wrapper || service.level == TlsLevel::Encrypt;
-    let choice = Choice::read(config, mandatory).map_err(one)?;
+    let choice = Choice::read(config, "smtpd", mandatory).map_err(one)?;
     service.warnings.extend(choice.warnings);
     let provider = Arc::new(choice.provider);
     let identities = identities(config, &provider, service)?;

@@ -3,10 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{
-    CryptoProvider, verify_tls12_signature, verify_tls13_signature,
-    verify_tls13_signature_with_raw_key,
-};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -14,8 +11,6 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm, SignatureScheme,
 };
-
-use super::certificate::Certificate;
 
 /// What one handshake leaves behind beside its connection.
 #[derive(Debug, Default)]
@@ -79,8 +74,7 @@ impl ClientCertVerifier for AskForCertificate {
         note(&self.notes, |seen| {
             seen.client_signature = Some(signed.scheme)
         });
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, signed, algorithms)
+        ::tls::check_tls12(&self.provider, message, cert, signed)
     }
 
     fn verify_tls13_signature(
@@ -92,16 +86,7 @@ impl ClientCertVerifier for AskForCertificate {
         note(&self.notes, |seen| {
             seen.client_signature = Some(signed.scheme)
         });
-        let algorithms = &self.provider.signature_verification_algorithms;
-        match verify_tls13_signature(message, cert, signed, algorithms) {
-            // X.509 version 1, as `openssl x509 -req` makes them: nobody vouches for it, yet its key can be known.
-            Err(Error::InvalidCertificate(_)) => {
-                let names = Certificate::read(cert);
-                let key = names.map(|names| names.public_key).unwrap_or_default();
-                verify_tls13_signature_with_raw_key(message, &key.into(), signed, algorithms)
-            }
-            verified => verified,
-        }
+        ::tls::check_tls13(&self.provider, message, cert, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -8,6 +8,7 @@
 //!         Send(bytes)   => write them; on failure eof()
 //!         Read{timeout} => read; receive(bytes), eof() or timed_out()
 //!         Body          => stream the message through a DotStuffer; body_sent(); on failure eof() or body_failed()
+//!         StartTls      => the handshake; tls_established() or tls_failed()
 //!         Done          => take_results(); is_open()? begin() the next message, or quit()
 //!         Closed        => close the connection
 //!     }
@@ -26,9 +27,11 @@ use crate::{Protocol, Reply};
 
 mod offer;
 mod reader;
+mod security;
 mod session;
 mod stuff;
 
+pub use security::{Login, Mechanism, Security, TlsWish};
 pub use session::Session;
 pub use stuff::DotStuffer;
 
@@ -158,6 +161,8 @@ pub enum Step {
     },
     /// Stream the message through a [`DotStuffer`] to the server, its `finish` included, then call `body_sent`.
     Body,
+    /// Begin TLS as the client, then call `tls_established` or `tls_failed`.
+    StartTls,
     /// Every recipient has its result: `take_results`.
     Done,
     /// Close the connection.
@@ -172,6 +177,8 @@ pub enum Command {
     Helo,
     Ehlo,
     Lhlo,
+    StartTls,
+    Auth,
     Mail,
     Rcpt,
     Data,
@@ -189,6 +196,8 @@ impl Command {
             Command::Helo => "HELO command",
             Command::Ehlo => "EHLO command",
             Command::Lhlo => "LHLO command",
+            Command::StartTls => "STARTTLS command",
+            Command::Auth => "AUTH command",
             Command::Mail => "MAIL FROM command",
             Command::Rcpt => "RCPT TO command",
             Command::Data => "DATA command",
@@ -206,6 +215,8 @@ impl Command {
             Command::Helo => "performing the HELO handshake",
             Command::Ehlo => "performing the EHLO handshake",
             Command::Lhlo => "performing the LHLO handshake",
+            Command::StartTls => "performing the EHLO handshake",
+            Command::Auth => "performing the EHLO handshake",
             Command::Mail => "sending MAIL FROM",
             Command::Rcpt => "sending RCPT TO",
             Command::Data => "sending DATA command",

@@ -12,6 +12,9 @@ pub(super) struct Offer {
     pub eight_bit: bool,
     pub smtputf8: bool,
     pub dsn: bool,
+    pub starttls: bool,
+    /// The mechanisms behind `AUTH`.
+    pub auth: Vec<String>,
     /// `SIZE`; the limit is 0 when none was named.
     pub size: Option<u64>,
 }
@@ -33,7 +36,15 @@ impl Offer {
                 "8BITMIME" => offer.eight_bit = true,
                 "SMTPUTF8" => offer.smtputf8 = true,
                 "DSN" => offer.dsn = true,
+                "STARTTLS" => offer.starttls = true,
+                "AUTH" => offer.auth.extend(words.map(str::to_owned)),
                 "SIZE" => offer.size = Some(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
+                // The form of servers and clients from before RFC 2554.
+                old if old.starts_with("AUTH=") => {
+                    let first = keyword["AUTH=".len()..].to_owned();
+                    offer.auth.push(first);
+                    offer.auth.extend(words.map(str::to_owned));
+                }
                 _ => {}
             }
         }

@@ -48,6 +48,13 @@ impl Reader {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Forgets what was read.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.lines.clear();
+        self.skipping = false;
+    }
+
     /// The next complete reply.
     pub fn reply(&mut self) -> Option<Result<Heard, Malformed>> {
         while let Some(line) = self.line() {

@@ -9,6 +9,7 @@ use mail::status::EnhancedCode;
 
 use super::offer::Offer;
 use super::reader::{Heard, Reader};
+use super::security::{Exchange, Security};
 use super::{Command, RcptResult, Settings, Step, Transaction};
 use crate::{Protocol, Reply};
 
@@ -19,12 +20,18 @@ const WINDOW: usize = 64;
 /// One connection to one server, for one message after the other.
 pub struct Session {
     settings: Arc<Settings>,
-    server: String,
-    offer: Offer,
-    reader: Reader,
-    output: Vec<u8>,
+    pub(super) server: String,
+    pub(super) offer: Offer,
+    pub(super) reader: Reader,
+    pub(super) output: Vec<u8>,
     /// Commands whose replies are awaited, in order.
-    awaited: VecDeque<Awaited>,
+    pub(super) awaited: VecDeque<Awaited>,
+    pub(super) security: Security,
+    pub(super) starttls_offered: bool,
+    /// STARTTLS was accepted: the handshake is the caller's next step.
+    pub(super) tls_due: bool,
+    pub(super) encrypted: bool,
+    pub(super) exchange: Option<Exchange>,
     /// The handshake is over.
     ready: bool,
     current: Option<Current>,
@@ -37,10 +44,12 @@ pub struct Session {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
+pub(super) enum Awaited {
     Greeting,
     Ehlo,
     Helo,
+    StartTls,
+    Auth,
     Rset,
     Mail,
     Rcpt(usize),
@@ -73,6 +82,11 @@ impl Session {
             offer: Offer::default(),
             output: Vec::new(),
             awaited: VecDeque::from([Awaited::Greeting]),
+            security: Security::default(),
+            starttls_offered: false,
+            tls_due: false,
+            encrypted: false,
+            exchange: None,
             ready: false,
             current: None,
             needs_reset: false,
@@ -177,6 +191,9 @@ impl Session {
             }
             if !self.output.is_empty() {
                 return Step::Send(Bytes::from(std::mem::take(&mut self.output)));
+            }
+            if self.tls_due {
+                return Step::StartTls;
             }
             if self.in_body() {
                 return Step::Body;
@@ -298,7 +315,7 @@ impl Session {
         }
     }
 
-    fn say_hello(&mut self, hello: Awaited) {
+    pub(super) fn say_hello(&mut self, hello: Awaited) {
         let verb = match (self.settings.protocol, hello) {
             (Protocol::Lmtp, _) => "LHLO",
             (Protocol::Smtp, Awaited::Helo) => "HELO",
@@ -319,6 +336,8 @@ impl Session {
         match awaited {
             Awaited::Greeting => self.greeted(heard),
             Awaited::Ehlo | Awaited::Helo => self.hello_answered(awaited, heard),
+            Awaited::StartTls => self.starttls_answered(&heard),
+            Awaited::Auth => self.auth_answered(&heard),
             // A server that cannot forget is of no further use, but MAIL may yet work.
             Awaited::Rset => self.send_more(),
             Awaited::Mail => self.mail_answered(heard),
@@ -349,8 +368,7 @@ impl Session {
             if hello == Awaited::Ehlo {
                 self.offer = Offer::parse(&heard.reply.text, &self.settings.discard_ehlo_keywords);
             }
-            self.ready = true;
-            self.start();
+            self.make_secure();
         } else if hello == Awaited::Ehlo
             && self.settings.protocol == Protocol::Smtp
             && heard.reply.code != 421
@@ -359,6 +377,11 @@ impl Session {
         } else {
             self.refused_to_talk(heard, false);
         }
+    }
+
+    pub(super) fn begin_messages(&mut self) {
+        self.ready = true;
+        self.start();
     }
 
     fn refused_to_talk(&mut self, heard: Heard, temporary: bool) {
@@ -491,9 +514,10 @@ impl Session {
     }
 
     /// The session is over; who has no result yet gets this one.
-    fn break_off(&mut self, dsn: EnhancedCode, text: String) {
+    pub(super) fn break_off(&mut self, dsn: EnhancedCode, text: String) {
         self.closed = true;
         self.spent = true;
+        self.tls_due = false;
         self.awaited.clear();
         self.output.clear();
         if let Some(current) = &mut self.current {
@@ -521,6 +545,8 @@ impl Session {
             Some(Awaited::Ehlo) if self.settings.protocol == Protocol::Lmtp => Command::Lhlo,
             Some(Awaited::Ehlo) => Command::Ehlo,
             Some(Awaited::Helo) => Command::Helo,
+            Some(Awaited::StartTls) => Command::StartTls,
+            Some(Awaited::Auth) => Command::Auth,
             Some(Awaited::Rset) => Command::Rset,
             Some(Awaited::Mail) => Command::Mail,
             Some(Awaited::Rcpt(_)) => Command::Rcpt,
@@ -533,7 +559,11 @@ impl Session {
     fn timeout(&self, awaited: Awaited) -> Duration {
         let timeouts = &self.settings.timeouts;
         match awaited {
-            Awaited::Greeting | Awaited::Ehlo | Awaited::Helo => timeouts.helo,
+            Awaited::Greeting
+            | Awaited::Ehlo
+            | Awaited::Helo
+            | Awaited::StartTls
+            | Awaited::Auth => timeouts.helo,
             Awaited::Rset => timeouts.rset,
             Awaited::Mail => timeouts.mail,
             Awaited::Rcpt(_) => timeouts.rcpt,
@@ -545,7 +575,7 @@ impl Session {
 }
 
 /// The enhanced code of a reply, or what its code alone tells.
-fn code_of(reply: &Reply) -> EnhancedCode {
+pub(super) fn code_of(reply: &Reply) -> EnhancedCode {
     reply
         .enhanced
         .unwrap_or(EnhancedCode::new((reply.code / 100) as u8, 0, 0))

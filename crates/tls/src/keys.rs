@@ -11,18 +11,18 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, SignatureScheme};
 
-use super::certificate::{Certificate, KeyKind};
+use crate::certificate::{Certificate, KeyKind};
 
 /// A certificate chain with its key.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
+pub struct Identity {
     pub key: Arc<CertifiedKey>,
     pub kind: Option<KeyKind>,
 }
 
 /// What can go wrong with a file; the caller adds the parameter.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KeyError {
+pub enum KeyError {
     #[error("cannot read {path}: {source}")]
     Read {
         path: PathBuf,
@@ -70,7 +70,7 @@ fn sections(path: &Path) -> Result<Vec<Section>, KeyError> {
 }
 
 /// All certificates of a PEM file.
-pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyError> {
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyError> {
     let certificates = sections(path)?
         .into_iter()
         .filter_map(|section| match section {
@@ -81,7 +81,7 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// A certificate file and its key file, which may be one and the same.
-pub(crate) fn pair(
+pub fn pair(
     provider: &CryptoProvider,
     certificate: &Path,
     key: &Path,
@@ -107,10 +107,7 @@ pub(crate) fn pair(
 const NO_KEY: &str = "private key (one without a passphrase is needed)";
 
 /// `smtpd_tls_chain_files`: a key, the certificates for it, the next key, …, over all the files.
-pub(crate) fn chains(
-    provider: &CryptoProvider,
-    files: &[PathBuf],
-) -> Result<Vec<Identity>, KeyError> {
+pub fn chains(provider: &CryptoProvider, files: &[PathBuf]) -> Result<Vec<Identity>, KeyError> {
     let mut found = Vec::new();
     let mut open: Option<(PrivateKeyDer<'static>, Vec<CertificateDer<'static>>)> = None;
     for path in files {
@@ -177,7 +174,7 @@ fn identity(
 }
 
 /// The identity for a client: the first of its signature schemes that one of ours can do.
-pub(crate) fn choose(identities: &[Identity], offered: &[SignatureScheme]) -> Option<Identity> {
+pub fn choose(identities: &[Identity], offered: &[SignatureScheme]) -> Option<Identity> {
     let fits = |scheme: &SignatureScheme| {
         let can = |identity: &&Identity| identity.key.key.choose_scheme(&[*scheme]).is_some();
         identities.iter().find(can)
@@ -188,7 +185,7 @@ pub(crate) fn choose(identities: &[Identity], offered: &[SignatureScheme]) -> Op
 
 /// Identities by the files that they come from, read again when a file has changed.
 #[derive(Default)]
-pub(crate) struct Remembered(Mutex<HashMap<String, Loaded>>);
+pub struct Remembered(Mutex<HashMap<String, Loaded>>);
 
 struct Loaded {
     stamps: Vec<Option<SystemTime>>,

@@ -19,7 +19,7 @@ const SUITES: [(CipherSuite, &str, u16, &[&str]); 9] = [
 ];
 
 /// OpenSSL's name of the suite, and the bits of its key.
-pub(crate) fn describe(suite: CipherSuite) -> (String, u16) {
+pub fn describe(suite: CipherSuite) -> (String, u16) {
     let known = SUITES.iter().find(|(known, ..)| *known == suite);
     known.map_or_else(
         || (format!("{suite:?}"), 0),
@@ -28,7 +28,7 @@ pub(crate) fn describe(suite: CipherSuite) -> (String, u16) {
 }
 
 /// What may be negotiated.
-pub(crate) struct Choice {
+pub struct Choice {
     pub provider: CryptoProvider,
     pub versions: Vec<&'static SupportedProtocolVersion>,
     /// What main.cf wants and rustls does not have; for the log.
@@ -36,26 +36,23 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    /// By the parameters for opportunistic TLS, or those for mandatory TLS.
-    pub fn read(config: &Config, mandatory: bool) -> Result<Choice, ConfigError> {
+    /// By the parameters `PROGRAM_tls_…` for opportunistic TLS, or by those for mandatory TLS.
+    pub fn read(config: &Config, program: &str, mandatory: bool) -> Result<Choice, ConfigError> {
         let [protocols, grade, excluded] = match mandatory {
             true => [
-                "smtpd_tls_mandatory_protocols",
-                "smtpd_tls_mandatory_ciphers",
-                "smtpd_tls_mandatory_exclude_ciphers",
+                "tls_mandatory_protocols",
+                "tls_mandatory_ciphers",
+                "tls_mandatory_exclude_ciphers",
             ],
-            false => [
-                "smtpd_tls_protocols",
-                "smtpd_tls_ciphers",
-                "smtpd_tls_exclude_ciphers",
-            ],
+            false => ["tls_protocols", "tls_ciphers", "tls_exclude_ciphers"],
         };
+        let name = |what: &str| format!("{program}_{what}");
         let mut warnings = Vec::new();
-        let versions = versions(config, protocols, &mut warnings)?;
-        check_grade(config, grade, &mut warnings)?;
-        let mut exclusions = config.list("smtpd_tls_exclude_ciphers")?;
+        let versions = versions(config, &name(protocols), &mut warnings)?;
+        check_grade(config, &name(grade), &mut warnings)?;
+        let mut exclusions = config.list(&name("tls_exclude_ciphers"))?;
         if mandatory {
-            exclusions.extend(config.list(excluded)?);
+            exclusions.extend(config.list(&name(excluded))?);
         }
         let mut provider = rustls::crypto::ring::default_provider();
         provider
@@ -87,11 +84,7 @@ fn is_excluded(suite: &SupportedCipherSuite, exclusions: &[String]) -> bool {
 }
 
 /// The grades differ in ciphers that rustls does not have; only a word that is none of them is a mistake.
-fn check_grade(
-    config: &Config,
-    name: &'static str,
-    warnings: &mut Vec<String>,
-) -> Result<(), ConfigError> {
+fn check_grade(config: &Config, name: &str, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
     let grade = config.string(name)?;
     match grade.to_ascii_lowercase().as_str() {
         "medium" | "high" => Ok(()),
@@ -116,7 +109,7 @@ const PROTOCOLS: [&str; 6] = ["SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "
 
 fn versions(
     config: &Config,
-    name: &'static str,
+    name: &str,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<&'static SupportedProtocolVersion>, ConfigError> {
     let text = config.string(name)?;
@@ -153,12 +146,25 @@ fn versions(
             .collect();
         if !lacking.is_empty() {
             warnings.push(format!(
-                "{name} = {text}: {} are not supported; clients need TLSv1.2 or TLSv1.3",
+                "{name} = {text}: {} are not supported; the other side needs TLSv1.2 or TLSv1.3",
                 lacking.join(", ")
             ));
         }
     }
     Ok(versions)
+}
+
+/// The protocols that a policy table names; an error where there are none of them here.
+pub fn named_versions(text: &str) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
+    let wanted =
+        parse_protocols(text).map_err(|word| format!("unknown TLS protocol \"{word}\""))?;
+    let mut versions = Vec::new();
+    versions.extend(wanted[4].then_some(&rustls::version::TLS12));
+    versions.extend(wanted[5].then_some(&rustls::version::TLS13));
+    match versions.is_empty() {
+        true => Err("neither TLSv1.2 nor TLSv1.3 is allowed, and there are no others here".into()),
+        false => Ok(versions),
+    }
 }
 
 /// `>=TLSv1.2, <=TLSv1.3`, `!SSLv2 !SSLv3`, `TLSv1.2 TLSv1.3`: which of [`PROTOCOLS`] are left.
