@@ -90,7 +90,7 @@ pub fn normalized(entry: &Entry) -> Entry {
         fields.push(
             match crate::lines::split_name_value(without_braces(setting)) {
                 Ok((name, value)) => format!("{name}={value}"),
-                Err(_) => setting.to_owned(),
+                Err(_) => without_braces(setting).to_owned(),
             },
         );
     }

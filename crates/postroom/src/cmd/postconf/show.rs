@@ -89,7 +89,8 @@ impl Options {
             .iter()
             .map(show::normalized)
             .collect();
-        let config = Config::load(&dir, &environment())?.with_overrides(&self.overrides);
+        let mut config = Config::load_main(&dir, &environment())?.with_overrides(&self.overrides);
+        config.add_services()?;
         config.warnings().iter().for_each(|text| warn(text));
         check_first(&config)?;
         let found = audit_or_fail(&config)?;
