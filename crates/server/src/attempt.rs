@@ -70,7 +70,7 @@ impl Attempt<'_> {
             prog = "qmgr",
             "{id}: from=<{}>, size={}, nrcpt={} (queue active)",
             envelope.sender,
-            envelope.size,
+            envelope.size_as_sent(),
             envelope.recipients.len()
         );
         if envelope.expand_again
