@@ -94,6 +94,12 @@ impl Envelope {
         }
     }
 
+    /// Bytes of the content with CR LF at the ends of lines: what SIZE means (RFC 1870 section 3), and
+    /// what Postfix logs and lists.
+    pub fn size_as_sent(&self) -> u64 {
+        self.size + self.lines
+    }
+
     /// The attribute by which a message remembers that it was forwarded as the message `id`.
     pub fn forwarded_as(id: &str) -> (String, String) {
         (format!("forwarded_as_{id}"), String::new())
@@ -102,12 +108,6 @@ impl Envelope {
     /// Whether it is recorded that this message was forwarded as `id`.
     pub fn has_forwarded(&self, id: &str) -> bool {
         self.attributes.contains_key(&Envelope::forwarded_as(id).0)
-    }
-
-    /// Bytes of the content with CR LF at the ends of lines: what SIZE means (RFC 1870 section 3), and
-    /// what Postfix logs and lists.
-    pub fn size_as_sent(&self) -> u64 {
-        self.size + self.lines
     }
 
     /// Indices of the recipients that still want delivery.

@@ -79,6 +79,11 @@ impl Attempt<'_> {
             tracing::warn!(prog = "cleanup", "{id}: {problem} -- try again later");
             return Next::At(SystemTime::now() + self.generation.schedule.minimal_backoff);
         }
+        // Agents that act with a mailbox owner's rights could not open a file of the spool.
+        let content = match content {
+            queue::Content::File { .. } => content.opened().unwrap_or(content),
+            content => content,
+        };
         let mail = Arc::new(delivery::Message::new(id.to_string(), &envelope, content));
         let (groups, settled) = self.routes(&envelope).await;
         let mut progress = Progress::default();
