@@ -31,17 +31,22 @@ impl Config {
     /// Reads `dir/main.cf` and, where it exists, `dir/master.cf`.
     pub fn load(dir: &Path, environment: &Environment) -> Result<Config, ConfigError> {
         let mut config = Config::load_main(dir, environment)?;
-        if dir.join("master.cf").exists() {
-            config.add_services()?;
+        let path = dir.join("master.cf");
+        if path.exists() {
+            let bytes = std::fs::read(&path).map_err(|e| ConfigError::unreadable(&path, &e))?;
+            let (written, warnings) = master::parse_all(&String::from_utf8_lossy(&bytes), &path)?;
+            config.take_services(written, warnings);
         }
         Ok(config)
     }
 
-    /// Reads the services of master.cf, which must be there.
+    /// Reads the services of master.cf, which must be there, as `postconf` does: `-o` words that are no
+    /// setting are passed over.
     pub fn add_services(&mut self) -> Result<(), ConfigError> {
         let path = self.dir().join("master.cf");
         let bytes = std::fs::read(&path).map_err(|e| ConfigError::unreadable(&path, &e))?;
-        let (written, warnings) = master::parse_all(&String::from_utf8_lossy(&bytes), &path)?;
+        let (written, warnings) =
+            master::parse_as_written(&String::from_utf8_lossy(&bytes), &path)?;
         self.take_services(written, warnings);
         Ok(())
     }

@@ -60,7 +60,9 @@ pub(crate) fn parse_all(text: &str, file: &Path, quote: Quote) -> (MainCf, Vec<C
             value: value.to_owned(),
             origin: Origin::new(file, line.first),
         };
-        if let Some(earlier) = parsed.settings.insert(name.to_owned(), setting) {
+        let earlier = parsed.settings.insert(name.to_owned(), setting);
+        // The same again is no reason to complain.
+        if let Some(earlier) = earlier.filter(|earlier| earlier.value != value) {
             let shown = format!("{name}={}", shown_value(name, &earlier.value));
             parsed.warnings.push(format!(
                 "{}, line {}: overriding earlier entry: {shown}",

@@ -100,6 +100,24 @@ pub fn parse_all(text: &str, file: &Path) -> Result<(Vec<Service>, Vec<String>),
     }
 }
 
+/// As Postfix's postconf reads it: only the fields must be right. With warnings in its words.
+pub(crate) fn parse_as_written(
+    text: &str,
+    file: &Path,
+) -> Result<(Vec<Service>, Vec<String>), ConfigError> {
+    let entries = entries(text, file)?;
+    let services: Result<Vec<_>, _> = entries.iter().map(|e| service(e, file, true)).collect();
+    let mut warnings = parse_leniently(text, file).1;
+    let words = entries.iter().flat_map(|entry| entry.fields.windows(2));
+    for pair in words.filter(|pair| pair[0] == "-o" && pair[1].starts_with('{')) {
+        let setting = without_braces(&pair[1]);
+        if let Err(problem) = split_name_value(setting) {
+            warnings.push(format!("master.cf: {problem}: \"{setting}\""));
+        }
+    }
+    Ok((services?, warnings))
+}
+
 /// The services that can be read, warnings, and what is wrong with the other entries.
 pub(crate) fn parse_leniently(
     text: &str,
@@ -110,7 +128,7 @@ pub(crate) fn parse_leniently(
         .iter()
         .filter(|line| !line.is_indented())
     {
-        match entry(line, file).and_then(|entry| service(&entry, file)) {
+        match entry(line, file).and_then(|entry| service(&entry, file, false)) {
             Ok(service) => services.push(service),
             Err(mistake) => mistakes.push(mistake),
         }
@@ -255,7 +273,8 @@ pub(crate) fn without_braces(word: &str) -> &str {
     }
 }
 
-fn service(entry: &Entry, file: &Path) -> Result<Service, ConfigError> {
+/// `lenient`: `-o` words that are no setting are left out, as Postfix's postconf does.
+fn service(entry: &Entry, file: &Path, lenient: bool) -> Result<Service, ConfigError> {
     let fail = |problem: String, remedy: &str| bad_entry(file, entry.line, problem, remedy);
     let field = |at: usize| entry.fields[at].as_str();
     let flag = |at: usize, label: &str, default: bool| match field(at) {
@@ -301,12 +320,13 @@ fn service(entry: &Entry, file: &Path) -> Result<Service, ConfigError> {
         debug: false,
         line: entry.line,
     };
-    options(&entry.fields[FIELDS + 1..], &mut service).map_err(|problem| {
-        fail(
-            problem,
+    let mut bad = options(&entry.fields[FIELDS + 1..], &mut service);
+    if !lenient && !bad.is_empty() {
+        return Err(fail(
+            bad.swap_remove(0),
             "write -o name=value without spaces, or -o { name = value }",
-        )
-    })?;
+        ));
+    }
     Ok(service)
 }
 
@@ -325,12 +345,19 @@ fn wakeup(text: &str) -> Option<Option<Wakeup>> {
     }))
 }
 
-/// Reads the leading options, then takes the rest as arguments.
-fn options(words: &[String], service: &mut Service) -> Result<(), String> {
+/// Reads the leading options, then takes the rest as arguments. What is wrong with options.
+fn options(words: &[String], service: &mut Service) -> Vec<String> {
+    let mut bad = Vec::new();
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         let setting = match word.strip_prefix("-o") {
-            Some("") => rest.next().ok_or("option -o without name=value")?,
+            Some("") => match rest.next() {
+                Some(setting) => setting,
+                None => {
+                    bad.push("option -o without name=value".to_owned());
+                    break;
+                }
+            },
             Some(attached) => attached,
             None if is_repeated(word, 'v') => {
                 service.verbose += u32::try_from(word.len() - 1).unwrap_or(u32::MAX);
@@ -348,14 +375,15 @@ fn options(words: &[String], service: &mut Service) -> Result<(), String> {
                 continue;
             }
         };
-        let (name, value) = split_name_value(without_braces(setting))
-            .map_err(|problem| format!("{problem}: \"-o {setting}\""))?;
-        service.overrides.push((name.to_owned(), value.to_owned()));
+        match split_name_value(without_braces(setting)) {
+            Ok((name, value)) => service.overrides.push((name.to_owned(), value.to_owned())),
+            Err(problem) => bad.push(format!("{problem}: \"-o {setting}\"")),
+        }
     }
     service
         .args
         .extend(rest.map(|word| without_braces(word).to_owned()));
-    Ok(())
+    bad
 }
 
 fn is_repeated(word: &str, letter: char) -> bool {

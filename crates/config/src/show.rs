@@ -90,7 +90,7 @@ pub fn normalized(entry: &Entry) -> Entry {
         fields.push(
             match crate::lines::split_name_value(without_braces(setting)) {
                 Ok((name, value)) => format!("{name}={value}"),
-                Err(_) => setting.to_owned(),
+                Err(_) => without_braces(setting).to_owned(),
             },
         );
     }
@@ -164,8 +164,9 @@ pub fn command(entry: &Entry, column: usize, fold: bool) -> String {
             item = format!("-o {}", braced(&words[at]));
             with_value = true;
         }
-        // An option with a value has a line of its own.
-        if !fold || (!with_value && length + 1 + item.len() < LINE_LIMIT) {
+        // An option with a value has a line of its own. Braces are not counted, as in Postfix.
+        let counted = words[at].len();
+        if !fold || (!with_value && length + 1 + counted < LINE_LIMIT) {
             text.push(' ');
             length = length.saturating_add(1);
         } else {
@@ -176,7 +177,7 @@ pub fn command(entry: &Entry, column: usize, fold: bool) -> String {
         length = if with_value {
             LINE_LIMIT
         } else {
-            length + item.len()
+            length + counted
         };
         at += 1;
     }

@@ -48,8 +48,8 @@ const BUILT_IN: [&str; 8] = [
 
 impl Agents {
     /// Builds an agent for each `unix` service whose command delivers mail, and for the usual ones that
-    /// master.cf lacks. Mistakes in a service are logged, and defer the mail for that service alone; see
-    /// [`Agents::problems`].
+    /// master.cf lacks. Mistakes in a service defer the mail for that service alone:
+    /// [`Agents::problems`] has them.
     pub fn new(config: &Config, tables: &Tables) -> Agents {
         let mut services = HashMap::new();
         for service in config
@@ -69,13 +69,9 @@ impl Agents {
                 services.insert(name.to_owned(), agent);
             }
         }
-        let agents = Agents {
+        Agents {
             services: Arc::new(services),
-        };
-        for (name, problem) in agents.problems() {
-            tracing::warn!(prog = "master", "service {name}: {problem}");
         }
-        agents
     }
 
     /// Services that cannot work, and why.

@@ -149,7 +149,12 @@ fn services(config: &Config, report: &mut Report) {
         }
         let text = format!("Postroom has no {}", service.command);
         let place = told_place(told).parameter(&service.id());
-        let finding = Finding::new(Severity::Warning, "service-not-served", place, text);
+        // Every master.cf has it, and most machines have little use for it.
+        let severity = match service.command.as_str() {
+            "pickup" => Severity::Note,
+            _ => Severity::Warning,
+        };
+        let finding = Finding::new(severity, "service-not-served", place, text);
         report.add(
             finding
                 .so(follows)

@@ -528,7 +528,7 @@ fn a_thousand_idle_connections_leave_room_for_mail() {
 #[test]
 fn everything_that_is_wrong_is_told_at_once() {
     let site = testkit::Site::bare(
-        "myhostname = mail.host.example\nqueue_directory = @SPOOL@\nmaillog_file = /nowhere/mail.log\n\
+        "myhostname = mail.host.example\nqueue_directory = @DIR@/spool\nmaillog_file = /nowhere/mail.log\n\
          no equals sign here\n\
          message_size_limit = big\nsmtpd_helo_required = maybe\nsmtpd_timeout = 5parsecs\n\
          smtpd_banner = ${oops\nmynetworks_style = everywhere\nsmtpd_tls_security_level = perhaps\n\
@@ -695,4 +695,26 @@ fn spawn_runs_a_command_for_each_connection() {
     testkit::wait_for("the socket", PATIENCE, || {
         std::os::unix::net::UnixStream::connect(&socket).ok()
     });
+}
+
+#[test]
+fn the_process_limit_is_one_of_sessions() {
+    let port = testkit::free_port();
+    let site = testkit::Site::new(
+        PLAIN,
+        &format!("127.0.0.1:{port} inet n - n - 2 smtpd\n"),
+        &[("users", USERS), ("aliases", ALIASES)],
+    );
+    let server = start(site);
+    let (mut first, _second) = (Smtp::hello(port), Smtp::hello(port));
+    // The third waits for one of them to end.
+    let mut third = Smtp::connect(port);
+    let log = server.wait_log("has reached its process limit \"2\"");
+    assert!(
+        log.contains(&format!("service \"127.0.0.1:{port}\"")),
+        "{log}"
+    );
+    first.command("QUIT", 221);
+    third.expect(220);
+    third.command("QUIT", 221);
 }

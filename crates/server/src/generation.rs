@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use config::master::{Service, ServiceKind};
@@ -17,13 +17,13 @@ use queue::ScheduleSettings;
 use route::Router;
 use smtp::server::{BareNewline, Keyword, NameStatus, Peer, Settings as SmtpSettings};
 use tables::{CidrList, MatchList, TableError, TableList, Tables};
-use tokio::sync::Semaphore;
 
+use crate::limits::{Room, TransportLimits, transport_parameter};
 use crate::log;
 use crate::rates::Limits;
 use crate::remarks::Remarks;
 use crate::sasl::{self, Sasl};
-use crate::spawn::Spawn;
+use crate::spawn::{self, Spawn};
 use crate::tls;
 
 /// A mistake in the configuration, one line, with its remedy.
@@ -68,6 +68,8 @@ pub(crate) struct Smtpd {
     pub incoming: Incoming,
     pub tls: tls::Service,
     pub sasl: Option<Sasl>,
+    /// Sessions at once.
+    pub room: Room,
     /// `smtpd_milters`.
     pub milters: Option<Arc<filter::MilterSettings>>,
     /// `header_checks` and its relatives.
@@ -241,10 +243,11 @@ impl Generation {
         let mut files = BTreeSet::new();
         let mut remarks = Remarks::default();
         let smtpd = services(config, &tables, &own, &mut remarks, &mut files)?;
-        let spawn = spawned(config, &mut remarks);
+        let spawn = spawn::services(config, &mut remarks);
         warnings.extend(remarks.lines());
         let rest = Generation::around(config, tables, own);
         let generation = rest.map_err(one)?;
+        warnings.extend(out_of_work(&generation.agents));
         let (mut unsupported, harmless) = config::effects::lines(config);
         unsupported.extend(config::effects::service_lines(config));
         Ok(Generation {
@@ -273,7 +276,6 @@ impl Generation {
             spool: spool(config)?,
             limits: TransportLimits::new(config),
             log_names: log_names(config)?,
-            // Last: it warns of services that cannot work.
             agents: Agents::new(config, &tables),
             config: config.clone(),
             tables,
@@ -346,6 +348,19 @@ impl Generation {
         let limit = transport_parameter(&self.config, transport, "destination_recipient_limit");
         limit.unwrap_or(usize::MAX)
     }
+}
+
+/// One line about all transports that cannot deliver; a stock master.cf has some that nobody uses.
+fn out_of_work(agents: &Agents) -> Option<String> {
+    let problems = agents.problems();
+    let told: Vec<String> = problems
+        .iter()
+        .map(|(name, problem)| format!("{name} ({problem})"))
+        .collect();
+    (!told.is_empty()).then(|| {
+        let told = told.join(", ");
+        format!("mail for these transports waits until their lines are right: {told}")
+    })
 }
 
 /// The addresses of this machine that count as ours.
@@ -460,24 +475,6 @@ fn services(
     }
 }
 
-/// The `spawn` services of master.cf; those that cannot run are remarked.
-fn spawned(config: &Config, remarks: &mut Remarks) -> Vec<Arc<Spawn>> {
-    let reached = [ServiceKind::Unix, ServiceKind::Inet];
-    let mut services = Vec::new();
-    for service in config.services() {
-        if service.command != "spawn" || !reached.contains(&service.kind) {
-            continue;
-        }
-        match Spawn::of(config, service) {
-            Ok(spawn) => services.push(Arc::new(spawn)),
-            Err(problem) => {
-                remarks.add(&service.id(), format!("nothing listens there: {problem}"));
-            }
-        }
-    }
-    services
-}
-
 /// The `pass … smtpd` service that a postscreen hands its clients to, at postscreen's address.
 fn behind_postscreen(config: &Config, service: &Service) -> Option<Service> {
     let mut services = config.services().iter();
@@ -539,6 +536,7 @@ fn build_smtpd(
         lenient_clients: tables.network_list(&exclusions.map_err(one)?),
         settings: Arc::new(settings),
         lenient: Arc::new(lenient),
+        room: Room::of(whole, service).map_err(one)?,
         service: service.clone(),
         log_name: log::Name::new(&config.string("syslog_name").map_err(one)?, "smtpd"),
         tls,
@@ -717,83 +715,6 @@ pub(crate) fn positive(config: &Config, name: &str) -> Result<usize, ConfigError
         .ok()
         .filter(|&limit| limit > 0)
         .unwrap_or(usize::MAX))
-}
-
-/// `TRANSPORT_suffix`, or `default_suffix`; `None` for no limit.
-fn transport_parameter(config: &Config, transport: &str, suffix: &str) -> Option<usize> {
-    let own = config.int(&format!("{transport}_{suffix}"));
-    let value = own
-        .or_else(|_| config.int(&format!("default_{suffix}")))
-        .ok()?;
-    usize::try_from(value).ok().filter(|&limit| limit > 0)
-}
-
-/// How many deliveries of a transport, and to one destination of it, run at once.
-pub(crate) struct TransportLimits {
-    config: Config,
-    of_transport: Mutex<HashMap<String, Arc<Semaphore>>>,
-    of_destination: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
-}
-
-impl TransportLimits {
-    fn new(config: &Config) -> TransportLimits {
-        TransportLimits {
-            config: config.clone(),
-            of_transport: Mutex::default(),
-            of_destination: Mutex::default(),
-        }
-    }
-
-    /// The process limit of the transport's service in master.cf.
-    pub fn transport(&self, transport: &str) -> Arc<Semaphore> {
-        let mut known = self
-            .of_transport
-            .lock()
-            .unwrap_or_else(|bad| bad.into_inner());
-        if let Some(limit) = known.get(transport) {
-            return Arc::clone(limit);
-        }
-        let service = self
-            .config
-            .services()
-            .iter()
-            .find(|service| service.kind == ServiceKind::Unix && service.name == transport);
-        let limit = match service.and_then(|service| service.max_processes) {
-            Some(0) => Semaphore::MAX_PERMITS,
-            Some(limit) => limit as usize,
-            None => self
-                .config
-                .int("default_process_limit")
-                .ok()
-                .and_then(|limit| usize::try_from(limit).ok())
-                .unwrap_or(100),
-        };
-        let limit = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
-        known.insert(transport.to_owned(), Arc::clone(&limit));
-        limit
-    }
-
-    /// `TRANSPORT_destination_concurrency_limit`.
-    pub fn destination(&self, transport: &str, nexthop: &str) -> Arc<Semaphore> {
-        let mut known = self
-            .of_destination
-            .lock()
-            .unwrap_or_else(|bad| bad.into_inner());
-        let key = (transport.to_owned(), nexthop.to_owned());
-        if let Some(limit) = known.get(&key) {
-            return Arc::clone(limit);
-        }
-        // Destinations come and go; those that nobody waits for need no memory.
-        if known.len() > 10_000 {
-            known.retain(|_, limit| Arc::strong_count(limit) > 1);
-        }
-        let suffix = "destination_concurrency_limit";
-        let limit =
-            transport_parameter(&self.config, transport, suffix).unwrap_or(Semaphore::MAX_PERMITS);
-        let limit = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
-        known.insert(key, Arc::clone(&limit));
-        limit
-    }
 }
 
 /// The configuration in force.

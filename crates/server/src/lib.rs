@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `generation` | one state of the configuration, complete: routers, policies, agents |
 //! | `remarks` | what the log says of services at the start |
+//! | `limits` | how much happens at once |
 //! | `listen` | sockets of the `inet … smtpd` services in master.cf |
 //! | `session` | one connection: socket, state machine, questions |
 //! | `stream` | the client's connection, in the clear or encrypted |
@@ -31,6 +32,7 @@ mod footer;
 mod forward;
 mod generation;
 mod headers;
+mod limits;
 mod listen;
 pub mod log;
 mod milter;

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use config::master::{Service, ServiceKind};
 use config::{Config, ConfigError, Origin};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::generation::{Generation, Smtpd};
@@ -138,8 +139,8 @@ impl Listeners {
     }
 }
 
-/// Sessions of one listener at once; beyond it connections wait in the kernel's queue.
-const MOST_SESSIONS: usize = 20_000;
+/// How often it is said that a service is full.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(100);
 
 async fn accept_loop(
     listener: TcpListener,
@@ -147,14 +148,17 @@ async fn accept_loop(
     shared: Arc<Shared>,
     sessions: Arc<tokio::sync::Mutex<JoinSet<()>>>,
 ) {
-    let room = Arc::new(Semaphore::new(MOST_SESSIONS));
+    let mut complained: Option<Instant> = None;
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // One that came while all places are taken waits here, those behind it in the kernel's queue.
                 let smtpd = Arc::clone(&settings.borrow());
+                complain_when_full(&smtpd, &mut complained);
+                let free = Arc::clone(&smtpd.room.free);
+                let Ok(permit) = free.acquire_owned().await else {
+                    return;
+                };
                 let shared = Arc::clone(&shared);
                 let mut sessions = sessions.lock().await;
                 while sessions.try_join_next().is_some() {}
@@ -167,10 +171,24 @@ async fn accept_loop(
             Err(error) => {
                 // Out of file descriptors, or the client went away: neither ends the service.
                 tracing::warn!(prog = "master", "accept connection: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
+}
+
+/// In Postfix's words.
+fn complain_when_full(smtpd: &Smtpd, last: &mut Option<Instant>) {
+    let often = last.is_some_and(|then| then.elapsed() < COMPLAINT_INTERVAL);
+    if often || smtpd.room.free.available_permits() > 0 {
+        return;
+    }
+    *last = Some(Instant::now());
+    let (name, limit) = (&smtpd.service.name, smtpd.room.limit);
+    tracing::warn!(
+        prog = "master",
+        "service \"{name}\" has reached its process limit \"{limit}\": new clients may experience noticeable delays"
+    );
 }
 
 /// SMTP services of master.cf whose name is no address.

@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::listen::{addresses, bind_tcp};
+use crate::remarks::Remarks;
 
 /// One such service.
 pub(crate) struct Spawn {
@@ -38,6 +39,24 @@ pub(crate) struct Spawn {
     time_limit: Duration,
     /// The process limit.
     room: Arc<Semaphore>,
+}
+
+/// The `spawn` services of master.cf; those that cannot run are remarked.
+pub(crate) fn services(config: &Config, remarks: &mut Remarks) -> Vec<Arc<Spawn>> {
+    let reached = [ServiceKind::Unix, ServiceKind::Inet];
+    let mut services = Vec::new();
+    for service in config.services() {
+        if service.command != "spawn" || !reached.contains(&service.kind) {
+            continue;
+        }
+        match Spawn::of(config, service) {
+            Ok(spawn) => services.push(Arc::new(spawn)),
+            Err(problem) => {
+                remarks.add(&service.id(), format!("nothing listens there: {problem}"));
+            }
+        }
+    }
+    services
 }
 
 /// Where it is reached.
@@ -286,14 +305,13 @@ fn bind_unix(path: &Path, owner: &str) -> io::Result<UnixListener> {
 
 async fn accept_loop(listener: Listener, settings: watch::Receiver<Arc<Spawn>>) {
     loop {
-        let room = Arc::clone(&settings.borrow().room);
-        // Beyond the process limit, clients wait in the kernel's queue.
-        let Ok(permit) = room.acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok(connection) => {
+                // Beyond the process limit, clients wait.
                 let service = Arc::clone(&settings.borrow());
+                let Ok(permit) = Arc::clone(&service.room).acquire_owned().await else {
+                    return;
+                };
                 tokio::spawn(async move {
                     service.run(connection).await;
                     drop(permit);

@@ -277,6 +277,10 @@ static EFFECTS: &[(&str, Effect)] = &[
     ("tlsproxy_*", Missing(POSTSCREEN)),
     ("dnsblog_*", Missing(POSTSCREEN)),
     // Filters
+    (
+        "non_smtpd_milters",
+        Harmless("all mail comes by SMTP here, where smtpd_milters see it"),
+    ),
     ("*milter*", Missing(MILTERS)),
     ("*_header_checks", Missing(CHECKS)),
     ("header_checks", Missing(CHECKS)),

@@ -18,7 +18,9 @@ impl Options {
             true => defaults,
             false => Config::load_main(&dir, &environment())?.with_overrides(&self.overrides),
         };
+        config.warnings().iter().for_each(|text| warn(text));
         check_first(&config)?;
+        let told = config.warnings().len();
         // Names of services come from master.cf where there is one.
         if !dir.join("master.cf").exists() {
             let file = dir.join("master.cf");
@@ -29,7 +31,7 @@ impl Options {
         } else {
             config.add_services()?;
         }
-        config.warnings().iter().for_each(|text| warn(text));
+        config.warnings()[told..].iter().for_each(|text| warn(text));
         if self.has('d') {
             let mut found = audit(&config.without_settings()).unwrap_or_default();
             found.known.retain(|_, class| *class != Class::User);
@@ -87,9 +89,10 @@ impl Options {
             .iter()
             .map(show::normalized)
             .collect();
-        let config = Config::load(&dir, &environment())?.with_overrides(&self.overrides);
-        check_first(&config)?;
+        let mut config = Config::load_main(&dir, &environment())?.with_overrides(&self.overrides);
+        config.add_services()?;
         config.warnings().iter().for_each(|text| warn(text));
+        check_first(&config)?;
         let found = audit_or_fail(&config)?;
         let of_tables = |text: &&String| !is_of_main(&dir, text);
         let unused = found.unused.iter().filter(of_tables);
