@@ -103,3 +103,32 @@ pub fn spool_record(data: &[u8]) {
     let again = record::parse_tail(&written).expect("we wrote it just now");
     assert_eq!(again.envelope, tail.envelope);
 }
+
+/// A message divided into its headers and bodies: no line of a body is lost, and no piece holds a line end that is none.
+pub fn message_parts(data: &[u8]) {
+    use mail::mime::{Depth, Divider, Piece, pieces};
+    for depth in [Depth::Message, Depth::Parts] {
+        let whole = pieces(data, depth);
+        let mut divider = Divider::new(depth, usize::MAX);
+        let mut found = Vec::new();
+        let text = data.strip_suffix(b"\n").unwrap_or(data);
+        if !data.is_empty() {
+            for line in text.split(|&byte| byte == b'\n') {
+                divider.line(line);
+                found.append(&mut divider.take());
+            }
+        }
+        found.append(&mut divider.finish());
+        assert_eq!(found, whole);
+        for piece in &whole {
+            match piece {
+                Piece::Body(line) => assert!(!line.contains(&b'\n')),
+                Piece::Header(_, header) => {
+                    let mut lines = header.split(|&byte| byte == b'\n');
+                    assert!(lines.next().is_some_and(|first| first.contains(&b':')));
+                    assert!(lines.all(|line| matches!(line.first(), Some(b' ' | b'\t'))));
+                }
+            }
+        }
+    }
+}

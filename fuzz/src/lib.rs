@@ -14,6 +14,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cidr_file", patterns::cidr_file),
     ("main_cf", files::main_cf),
     ("master_cf", files::master_cf),
+    ("message_parts", files::message_parts),
+    ("milter_replies", protocols::milter_replies),
     ("pcre_file", patterns::pcre_file),
     ("regexp_file", patterns::regexp_file),
     ("smtp_client", protocols::smtp_client),

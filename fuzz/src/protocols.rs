@@ -221,3 +221,36 @@ fn agree(question: &Question) -> Answer {
         _ => Answer::Continue,
     }
 }
+
+/// Packets of a milter, each behind its length, as `milter_replies` has them in its inputs.
+pub fn milter_replies(data: &[u8]) {
+    use filter::milter::packet::{self, Edit, Reply};
+    let mut rest = data;
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let length = (u32::from_be_bytes(*length) as usize).min(behind.len());
+        let (packet, behind) = behind.split_at(length);
+        rest = behind;
+        let Some((&letter, data)) = packet.split_first() else {
+            continue;
+        };
+        if letter == b'O'
+            && let Some(found) = packet::parse_negotiation(data)
+        {
+            assert!(found.macros.iter().all(|(_, names)| !names.contains('\0')));
+        }
+        match packet::parse(letter, data) {
+            Some(Reply::Code(text)) if packet::is_valid_code(&text) => {
+                let class = text.as_bytes()[0];
+                assert!(matches!(class, b'4' | b'5'), "{text:?}");
+                assert!(text.split("\r\n").all(|line| line.as_bytes()[0] == class));
+            }
+            Some(Reply::Edit(
+                Edit::AddHeader { name, value } | Edit::InsertHeader { name, value, .. },
+            )) => assert!(!name.contains('\0') && !value.contains(&0)),
+            Some(Reply::Edit(Edit::AddRecipient { address, .. })) => {
+                assert!(!address.contains('\0'));
+            }
+            _ => {}
+        }
+    }
+}

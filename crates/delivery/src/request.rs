@@ -31,6 +31,8 @@ pub struct Message {
     pub sender: String,
     /// Header and body, lines ending in `\n`.
     pub content: Content,
+    /// Of the content.
+    pub lines: u64,
     pub arrival: SystemTime,
     pub smtputf8: bool,
     pub eight_bit: bool,
@@ -58,6 +60,7 @@ impl Message {
             id: id.into(),
             sender: envelope.sender.clone(),
             content,
+            lines: envelope.lines,
             arrival: envelope.arrival,
             smtputf8: envelope.smtputf8,
             eight_bit: envelope.eight_bit,
@@ -70,6 +73,11 @@ impl Message {
                 sender: attribute("sasl_sender"),
             },
         }
+    }
+
+    /// Bytes of the content with CR LF at the ends of lines (RFC 1870 section 3).
+    pub fn size_as_sent(&self) -> u64 {
+        self.content.len() + self.lines
     }
 
     /// Bytes of the content.

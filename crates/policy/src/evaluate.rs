@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use route::{Listing, Resolved, Walk};
+use mail::EnhancedCode;
+use route::{Listing, Resolved, UnknownIn, Walk};
 use smtp::Reply;
 
+use crate::access;
 use crate::restriction::{Restriction, Subject};
 use crate::{Effects, Event, Facts, Policy, Stage, reply};
 
@@ -341,8 +343,18 @@ impl Policy {
             .listing(question.walk, resolved, is_sender)
             .await
         {
-            Ok(Listing::Unknown(table)) => Outcome::Refuse(self.unknown_user(address, what, table)),
-            Ok(_) => Outcome::Dunno,
+            Ok(Listing::Mapped) => Outcome::Dunno,
+            // Its domain is routed to `error` as well, with words that settings change.
+            Ok(Listing::Unknown(table @ UnknownIn::VirtualAlias)) if !has_moved(resolved) => {
+                Outcome::Refuse(self.unknown_user(address, what, table))
+            }
+            Ok(listing) => match (undeliverable(question, resolved, address, what), listing) {
+                (Some(reply), _) => Outcome::Refuse(reply),
+                (None, Listing::Unknown(table)) => {
+                    Outcome::Refuse(self.unknown_user(address, what, table))
+                }
+                _ => Outcome::Dunno,
+            },
             Err(failure) => {
                 question.effects.notes.push(failure.to_string());
                 Outcome::Refuse(reply::lookup_failure(address))
@@ -401,4 +413,36 @@ fn permit_if(condition: bool) -> Outcome {
     } else {
         Outcome::Dunno
     }
+}
+
+/// `relocated_maps` has the address (RFC 3463 section 3.2, X.1.6).
+fn has_moved(resolved: &Resolved) -> bool {
+    resolved.route.nexthop.starts_with("5.1.6 ")
+}
+
+/// The refusal of an address that is routed to `error` or `retry`, as relocated users are: said while the client is
+/// there, in place of a bounce.
+fn undeliverable(
+    question: &mut Question<'_>,
+    resolved: &Resolved,
+    address: &str,
+    what: &str,
+) -> Option<Reply> {
+    let class = match resolved.route.transport.as_str() {
+        "error" => 5,
+        "retry" => 4,
+        _ => return None,
+    };
+    let detail = if what == reply::SENDER { 0 } else { 1 };
+    let default = EnhancedCode::new(class, 1, detail);
+    let text = resolved.route.nexthop.as_str();
+    let (given, text) = EnhancedCode::split_prefix(text).unwrap_or((default, text));
+    // The transport decides between for good and for now.
+    let given = EnhancedCode { class, ..given };
+    let fitting = access::fitting(given, what);
+    if given != fitting {
+        let text = format!("mapping DSN status {given} into {what} status {fitting}");
+        question.effects.events.push(Event::Info(text));
+    }
+    Some(reply::undeliverable(fitting, address, what, text))
 }

@@ -48,6 +48,16 @@ pub fn unknown_user(code: u16, address: &str, what: &str, in_table: &str) -> Rep
     )
 }
 
+/// The address is routed to `error` or `retry`, with this status and text.
+pub fn undeliverable(status: EnhancedCode, address: &str, what: &str, text: &str) -> Reply {
+    let code = if status.class == 4 { 450 } else { 550 };
+    Reply::new(
+        code,
+        status,
+        format!("<{address}>: {what} rejected: {text}"),
+    )
+}
+
 /// The aliases of an address lead in a loop or beyond their limits.
 pub fn alias_expansion(address: &str) -> Reply {
     coded(451, 6, 0, format!("<{address}>: Alias expansion error"))

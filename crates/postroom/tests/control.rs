@@ -167,3 +167,23 @@ fn a_table_that_was_broken_at_the_start_does_not_hold_up_changes() {
     assert!(line.contains("nis"), "{line}");
     server.wait_log("the new configuration is not taken over");
 }
+
+#[test]
+fn in_a_container_the_log_is_standard_output() {
+    use std::io::BufRead;
+    let site = plain_site("maillog_file = /dev/stdout\nmaillog_file_prefixes = /dev/stdout\n");
+    let mut server = std::process::Command::new(BINARY)
+        .args(["serve", "-c"])
+        .arg(site.conf())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let stdout = server.stdout.take().expect("it is piped");
+    let mut lines = std::io::BufReader::new(stdout).lines();
+    let started = lines.any(|line| line.is_ok_and(|line| line.contains("daemon started")));
+    server.kill().expect("it runs");
+    let output = server.wait_with_output().expect("it has ended");
+    assert!(started, "{}", text(&output.stderr));
+    assert!(!site.dir().join("maillog").exists());
+}

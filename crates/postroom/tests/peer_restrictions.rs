@@ -29,3 +29,11 @@ fn restrictions_decide_as_postfixs() {
     }
     Suite::read("restrictions").compare();
 }
+
+#[test]
+fn error_transports_and_relocated_users_are_refused_as_by_postfix() {
+    if !testkit::peers() {
+        return;
+    }
+    Suite::read("transports").compare();
+}

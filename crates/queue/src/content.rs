@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -16,6 +18,12 @@ pub enum Content {
         offset: u64,
         len: u64,
     },
+    /// The same, opened: whoever may not open the file reads it.
+    Open {
+        file: Arc<File>,
+        offset: u64,
+        len: u64,
+    },
 }
 
 impl Content {
@@ -23,7 +31,7 @@ impl Content {
     pub fn len(&self) -> u64 {
         match self {
             Content::Memory(bytes) => bytes.len() as u64,
-            Content::File { len, .. } => *len,
+            Content::File { len, .. } | Content::Open { len, .. } => *len,
         }
     }
 
@@ -36,8 +44,20 @@ impl Content {
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match self {
             Content::Memory(bytes) => Some(bytes),
-            Content::File { .. } => None,
+            Content::File { .. } | Content::Open { .. } => None,
         }
+    }
+
+    /// The content with its file open, for readers with fewer rights than the caller has. Blocks.
+    pub fn opened(&self) -> io::Result<Content> {
+        Ok(match self {
+            Content::File { path, offset, len } => Content::Open {
+                file: Arc::new(File::open(path)?),
+                offset: *offset,
+                len: *len,
+            },
+            other => other.clone(),
+        })
     }
 
     /// A blocking reader from the first byte on. Fails when the message left the queue meanwhile.
@@ -49,6 +69,11 @@ impl Content {
                 file.seek(SeekFrom::Start(*offset))?;
                 Ok(ContentReader::File { file, left: *len })
             }
+            Content::Open { file, offset, len } => Ok(ContentReader::Open {
+                file: Arc::clone(file),
+                at: *offset,
+                left: *len,
+            }),
         }
     }
 
@@ -66,6 +91,7 @@ impl Content {
 pub enum ContentReader {
     Memory(Bytes),
     File { file: File, left: u64 },
+    Open { file: Arc<File>, at: u64, left: u64 },
 }
 
 impl Read for ContentReader {
@@ -87,6 +113,21 @@ impl Read for ContentReader {
                 if count == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+                *left -= count as u64;
+                Ok(count)
+            }
+            ContentReader::Open { file, at, left } => {
+                let most = buffer
+                    .len()
+                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                if most == 0 {
+                    return Ok(0);
+                }
+                let count = file.read_at(&mut buffer[..most], *at)?;
+                if count == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                *at += count as u64;
                 *left -= count as u64;
                 Ok(count)
             }

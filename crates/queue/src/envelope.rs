@@ -19,6 +19,9 @@ pub struct Envelope {
     /// Bytes of the content as stored (lines end in `\n`). `Spool::commit` sets it.
     #[serde(default)]
     pub size: u64,
+    /// Lines of the content. `Spool::commit` sets it.
+    #[serde(default, skip_serializing_if = "is_zero_lines")]
+    pub lines: u64,
     #[serde(default, skip_serializing_if = "is_false")]
     pub smtputf8: bool,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -73,6 +76,7 @@ impl Envelope {
             recipients,
             arrival,
             size: 0,
+            lines: 0,
             smtputf8: false,
             eight_bit: false,
             envid: None,
@@ -88,6 +92,12 @@ impl Envelope {
             attributes: BTreeMap::new(),
             unknown: BTreeMap::new(),
         }
+    }
+
+    /// Bytes of the content with CR LF at the ends of lines: what SIZE means (RFC 1870 section 3), and
+    /// what Postfix logs and lists.
+    pub fn size_as_sent(&self) -> u64 {
+        self.size + self.lines
     }
 
     /// The attribute by which a message remembers that it was forwarded as the message `id`.
@@ -285,6 +295,10 @@ pub struct ClientInfo {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn is_zero_lines(lines: &u64) -> bool {
+    *lines == 0
 }
 
 fn is_zero(value: &u32) -> bool {

@@ -22,6 +22,7 @@ impl Incoming {
             id: self.id,
             buffer: BytesMut::new(),
             spilled: None,
+            lines: 0,
             names: Arc::clone(&self.names),
         }
     }

@@ -127,6 +127,7 @@ impl Spool {
             shared: Arc::clone(&self.shared),
             buffer: BytesMut::new(),
             spilled: None,
+            lines: 0,
             names: Arc::default(),
         })
     }
@@ -138,7 +139,7 @@ impl Spool {
     }
 
     /// Puts the message on the disk: when this returns `Ok`, it survives a power loss; when it returns
-    /// `Err`, nothing of it is left. Sets `envelope.size`. The message is then [`active`](crate), or on
+    /// `Err`, nothing of it is left. Sets `envelope.size` and `lines`. The message is then [`active`](crate), or on
     /// hold when the envelope says so.
     ///
     /// A caller that stops waiting does not stop the commit.
@@ -148,6 +149,7 @@ impl Spool {
         mut envelope: Envelope,
     ) -> Result<Message, QueueError> {
         envelope.size = incoming.size();
+        envelope.lines = incoming.lines;
         if !envelope.hold && incoming.has_no_file() {
             let Incoming { id, .. } = incoming;
             let content = incoming.buffer.split().freeze();
@@ -268,6 +270,7 @@ pub struct Incoming {
     pub(crate) id: QueueId,
     pub(crate) buffer: BytesMut,
     pub(crate) spilled: Option<Spilled>,
+    pub(crate) lines: u64,
     /// How many files in `incoming/` this message and those whose place it takes have had.
     pub(crate) names: Arc<AtomicU32>,
 }
@@ -295,6 +298,7 @@ impl Incoming {
     /// and its file is written to. After an error the message can only be dropped.
     pub async fn append(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
         self.buffer.extend_from_slice(bytes);
+        self.lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         if self.buffer.len() <= self.shared.options.memory_limit {
             return Ok(());
         }

@@ -69,7 +69,7 @@ impl Attempt<'_> {
             prog = "qmgr",
             "{id}: from=<{}>, size={}, nrcpt={} (queue active)",
             envelope.sender,
-            envelope.size,
+            envelope.size_as_sent(),
             envelope.recipients.len()
         );
         if envelope.expand_again
@@ -78,6 +78,11 @@ impl Attempt<'_> {
             tracing::warn!(prog = "cleanup", "{id}: {problem} -- try again later");
             return Next::At(SystemTime::now() + self.generation.schedule.minimal_backoff);
         }
+        // Agents that act with a mailbox owner's rights could not open a file of the spool.
+        let content = match content {
+            queue::Content::File { .. } => content.opened().unwrap_or(content),
+            content => content,
+        };
         let mail = Arc::new(delivery::Message::new(id.to_string(), &envelope, content));
         let (groups, settled) = self.routes(&envelope).await;
         let mut progress = Progress::default();

@@ -109,6 +109,8 @@ pub(crate) struct Incoming {
     pub show_tls: bool,
     /// `always_add_missing_headers`.
     pub add_missing_headers: bool,
+    /// `header_size_limit`.
+    pub header_limit: usize,
     /// Headers to leave out (`message_drop_headers`), in lower case.
     pub drop_headers: Vec<String>,
 }
@@ -564,6 +566,7 @@ fn incoming(config: &Config, tables: &Tables) -> Result<Incoming, ConfigError> {
         ),
         show_tls: config.bool("smtpd_tls_received_header")?,
         add_missing_headers: config.bool("always_add_missing_headers")?,
+        header_limit: positive(config, "header_size_limit")?,
         drop_headers: drop_headers
             .iter()
             .map(|name| name.to_ascii_lowercase())

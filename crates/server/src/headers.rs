@@ -18,6 +18,8 @@ pub(crate) struct HeaderPass {
     /// The first line has been seen.
     begun: bool,
     done: bool,
+    /// `header_size_limit`.
+    limit: usize,
     /// `Message-ID`, with its brackets.
     pub message_id: Option<String>,
     /// How many `Received` headers there are.
@@ -34,7 +36,7 @@ pub(crate) struct Missing {
     pub date: SystemTime,
 }
 
-/// Of a header that grows beyond this, the rest is left out (the default of `header_size_limit`).
+/// The default of `header_size_limit`: of a header that grows beyond it, the rest is left out.
 const LONGEST: usize = 102_400;
 
 impl HeaderPass {
@@ -46,11 +48,17 @@ impl HeaderPass {
             skipping: false,
             begun: false,
             done: false,
+            limit: LONGEST,
             message_id: None,
             hops: 0,
             seen: HashSet::new(),
             missing,
         }
+    }
+
+    /// Of a header that grows beyond `limit`, the rest is left out.
+    pub fn with_limit(self, limit: usize) -> HeaderPass {
+        HeaderPass { limit, ..self }
     }
 
     /// Everything that it can know is known.
@@ -76,7 +84,7 @@ impl HeaderPass {
             }
             let (line, after) = match end {
                 Some(at) => rest.split_at(at + 1),
-                None if rest.len() < LONGEST => {
+                None if rest.len() < self.limit => {
                     self.partial = rest.to_vec();
                     break;
                 }
@@ -121,7 +129,7 @@ impl HeaderPass {
             self.begun = true;
         }
         if matches!(line.first(), Some(b' ' | b'\t')) && !self.pending.is_empty() {
-            if self.pending.len() < LONGEST {
+            if self.pending.len() < self.limit {
                 self.pending.extend_from_slice(line);
             }
             return true;
@@ -129,8 +137,8 @@ impl HeaderPass {
         self.flush(out);
         if header_name(line).is_some() {
             self.pending
-                .extend_from_slice(&line[..line.len().min(LONGEST)]);
-            if line.len() > LONGEST {
+                .extend_from_slice(&line[..line.len().min(self.limit)]);
+            if line.len() > self.limit {
                 self.pending.push(b'\n');
             }
             return true;

@@ -19,8 +19,15 @@ pub(crate) struct Guard {
     hostname: String,
     /// Our own end of the connection.
     local: Option<SocketAddr>,
+    /// Connections of this client.
+    connections: usize,
     sender: Option<Place>,
+    /// The recipient that RCPT is about.
     recipient: Option<Place>,
+    /// The first recipient that was accepted.
+    first: Option<Place>,
+    /// `AUTH=` of MAIL, from a client that has logged in.
+    author: Option<String>,
 }
 
 /// An address, and where mail for it goes: `{mail_addr}`, `{mail_host}`, `{mail_mailer}`.
@@ -66,9 +73,17 @@ impl Guard {
             milters: Milters::new(settings, client).await,
             hostname: hostname.to_owned(),
             local,
+            connections: 0,
             sender: None,
             recipient: None,
+            first: None,
+            author: None,
         }
+    }
+
+    /// The client has so many connections.
+    pub fn set_connections(&mut self, connections: usize) {
+        self.connections = connections;
     }
 
     /// The client has connected. A refusal takes the greeting's place; commands hear of it later.
@@ -135,7 +150,9 @@ impl Guard {
         (router, walk): (&Router, &mut Walk),
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
-        self.recipient = None;
+        self.first = None;
+        let author = mail.auth.as_deref().filter(|author| *author != "<>");
+        self.author = author.filter(|_| client.login.is_some()).map(str::to_owned);
         let Some(mut milters) = self.milters.take() else {
             return Ok(());
         };
@@ -143,7 +160,7 @@ impl Guard {
             sender: Some(&mail.address),
             ..Standing::default()
         };
-        self.sender = Some(Box::pin(place(router, walk, &mail.address)).await);
+        self.sender = Some(Box::pin(place(&self.hostname, router, walk, &mail.address)).await);
         let facts = self.facts(&milters, client, standing);
         let words = words_behind(&mail.raw, "FROM:");
         let verdict = Box::pin(milters.mail(&words, &facts)).await;
@@ -167,9 +184,8 @@ impl Guard {
         let Some(mut milters) = self.milters.take() else {
             return Ok(());
         };
-        let before = self.recipient.take();
         self.recipient = Some(match refused {
-            None => Box::pin(place(router, walk, &rcpt.address)).await,
+            None => Box::pin(place(&self.hostname, router, walk, &rcpt.address)).await,
             Some(reply) => Place {
                 address: reason(&reply.text).to_owned(),
                 host: reply
@@ -182,14 +198,16 @@ impl Guard {
         let words = words_behind(&rcpt.raw, "TO:");
         let verdict = Box::pin(milters.rcpt(&words, refused.is_some(), &facts)).await;
         self.milters = Some(milters);
-        if refused.is_some() {
-            self.recipient = before;
-        }
         let standing = Standing {
             recipient: Some(&rcpt.address),
             ..standing
         };
-        Ok(self.judge(verdict, "RCPT", client, standing, effects)?)
+        let place = self.recipient.take();
+        self.judge(verdict, "RCPT", client, standing, effects)?;
+        if refused.is_none() && self.first.is_none() {
+            self.first = place;
+        }
+        Ok(())
     }
 
     /// DATA that the policy lets pass.
@@ -331,7 +349,8 @@ impl Guard {
             Box::pin(milters.abort()).await;
         }
         self.sender = None;
-        self.recipient = None;
+        self.first = None;
+        self.author = None;
     }
 
     /// The session is over.
@@ -427,6 +446,7 @@ impl Macros for Facts<'_> {
         } = *self.client;
         let sender = self.guard.sender.as_ref();
         let recipient = self.guard.recipient.as_ref();
+        let recipient = recipient.or(self.guard.first.as_ref());
         let certificate = encryption.and_then(|encryption| encryption.certificate.as_ref());
         match name {
             "j" => Some(self.guard.hostname.clone()),
@@ -452,6 +472,7 @@ impl Macros for Facts<'_> {
             "client_addr" => Some(peer.shown_address()),
             "client_name" => Some(peer.name.clone()),
             "client_ptr" => Some(peer.reverse_name.clone()),
+            "client_connections" => Some(self.guard.connections.to_string()),
             "client_port" => Some(peer.port.to_string()),
             "client_resolve" => Some(
                 match peer.name_status {
@@ -469,6 +490,7 @@ impl Macros for Facts<'_> {
             "cert_issuer" => certificate.map(|found| found.names.issuer.clone()),
             "auth_type" => login.map(|login| login.mechanism.clone()),
             "auth_authen" => login.map(|login| login.user.clone()),
+            "auth_author" => self.guard.author.clone(),
             "mail_addr" => sender.map(|place| place.address.clone()),
             "mail_host" => sender.map(|place| place.host.clone()),
             "mail_mailer" => sender.map(|place| place.mailer.clone()),
@@ -481,21 +503,21 @@ impl Macros for Facts<'_> {
 }
 
 /// Where mail for an address would go; a table that fails leaves that open.
-async fn place(router: &Router, walk: &mut Walk, address: &str) -> Place {
-    if address.is_empty() {
-        return Place {
-            address: String::new(),
-            host: String::new(),
-            mailer: String::new(),
-        };
-    }
-    let address = router.rewrite(address);
-    let (host, mailer) = match router.resolve(walk, &address).await {
+async fn place(hostname: &str, router: &Router, walk: &mut Walk, address: &str) -> Place {
+    // Mail for nobody would come to the mail system itself.
+    let whole = match address {
+        "" => format!("MAILER-DAEMON@{hostname}"),
+        address => router.rewrite(address),
+    };
+    let (host, mailer) = match router.resolve(walk, &whole).await {
         Ok(resolved) => (resolved.route.nexthop, resolved.route.transport),
         Err(_) => (String::new(), String::new()),
     };
     Place {
-        address: mail::address::quote_local(&address),
+        address: match address {
+            "" => String::new(),
+            _ => mail::address::quote_local(&whole),
+        },
         host,
         mailer,
     }

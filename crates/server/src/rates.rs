@@ -159,6 +159,14 @@ impl Visit {
         }
     }
 
+    /// Connections of this client when it came; 0 where they are not counted.
+    pub async fn connections(&self, limits: &Limits, peer: &Peer) -> usize {
+        match limits.exempt(peer.address).await {
+            true => 0,
+            false => self.open,
+        }
+    }
+
     /// Why the connection is one too many.
     pub async fn refused(&self, limits: &Limits, peer: &Peer, hostname: &str) -> Option<Reply> {
         let (what, count) = if self.open > limits.at_once {

@@ -356,7 +356,13 @@ impl Connection {
 
     /// The milters hear of the client.
     async fn milters_on_connect(&mut self) -> Answer {
+        if !self.guard.looks_into_messages() {
+            return Answer::Continue;
+        }
         let mut guard = std::mem::take(&mut self.guard);
+        let limits = &self.smtpd.incoming.limits;
+        let connections = self.visit.connections(limits, self.session.peer());
+        guard.set_connections(connections.await);
         let answer = guard.connect(&self.client()).await;
         self.guard = guard;
         answer.unwrap_or(Answer::Continue)

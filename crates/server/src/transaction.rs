@@ -331,7 +331,9 @@ impl Transaction {
         guard.data(client, standing, &mut self.effects).await?;
         let received = self.received(client);
         let missing = self.missing_headers(client);
-        self.header = Some(HeaderPass::new(&self.settings().drop_headers, missing));
+        let settings = self.settings();
+        let header = HeaderPass::new(&settings.drop_headers, missing);
+        self.header = Some(header.with_limit(settings.header_limit));
         // A message that is thrown away anyway is not looked into.
         if self.effects.discard.is_none() {
             let lists = smtpd.checks.as_ref();
@@ -608,10 +610,6 @@ impl Transaction {
         }
         let recipients = self.recipients(&sender).await?;
         let mut envelope = Envelope::new(&sender, recipients, SystemTime::now());
-        let changes = std::mem::take(&mut self.changes);
-        if !changes.is_empty() {
-            Box::pin(self.change_envelope(&mut envelope, changes)).await?;
-        }
         envelope.smtputf8 = self.mail.smtputf8;
         envelope.eight_bit = self.mail.eight_bit;
         envelope.envid.clone_from(&self.mail.envid);
@@ -625,6 +623,10 @@ impl Transaction {
             helo: client.helo.to_owned(),
             protocol: client.protocol.to_owned(),
         };
+        let changes = std::mem::take(&mut self.changes);
+        if !changes.is_empty() {
+            Box::pin(self.change_envelope(&mut envelope, changes)).await?;
+        }
         Ok(envelope)
     }
 

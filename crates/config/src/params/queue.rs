@@ -89,9 +89,9 @@ rows! {
     honoured Time "maximal_backoff_time" = "4000s", "Longest pause between two attempts.";
     honoured Time "maximal_queue_lifetime" = "5d", "How long a message is retried.";
     honoured Text "message_drop_headers" = "bcc, content-length, resent-bcc, return-path", "Headers that are removed from every message.";
-    accepted Text "message_reject_characters" = "", "";
+    honoured Text "message_reject_characters" = "", "A message with one of these characters is refused.";
     honoured Int "message_size_limit" = "10240000", "Largest message in bytes; 0: no limit.";
-    accepted Text "message_strip_characters" = "", "";
+    honoured Text "message_strip_characters" = "", "These characters are left out of messages.";
     honoured Time "minimal_backoff_time" = "300s", "Shortest pause between two attempts.";
     accepted Text "notify_classes" = "resource, software", "Kinds of trouble the postmaster hears of.";
     accepted Text "pipe_delivery_status_filter" = "$default_delivery_status_filter", "";

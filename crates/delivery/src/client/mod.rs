@@ -392,7 +392,7 @@ fn transaction(message: &Message, recipients: &[&Rcpt]) -> Transaction {
     Transaction {
         sender: message.sender.clone(),
         recipients: recipients.iter().map(recipient).collect(),
-        size: Some(message.size()),
+        size: Some(message.size_as_sent()),
         eight_bit: message.eight_bit,
         // A client that asked for SMTPUTF8 need not have used it (as Postfix decides too).
         smtputf8: message.smtputf8 && !(is_ascii && has_ascii_header(message)),

@@ -190,7 +190,7 @@ impl Values<'_> {
             Macro::SaslUsername => message.sasl.username.clone(),
             Macro::Nexthop => self.domain(&self.request.nexthop),
             Macro::QueueId => message.id.clone(),
-            Macro::Size => message.size().to_string(),
+            Macro::Size => message.size_as_sent().to_string(),
             Macro::Sender => sender(self.spec, &message.sender),
             Macro::Recipient => self.address(&recipient.address),
             Macro::OriginalRecipient => self.address(&recipient.original),

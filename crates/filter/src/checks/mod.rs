@@ -1,7 +1,10 @@
 //! header_checks(5) and body_checks(5): a message goes through line by line, tables say what to do with what they find.
 
 mod action;
+#[cfg(test)]
+mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,6 +37,10 @@ pub struct CheckLists {
     line_limit: usize,
     /// In front of the action in the log.
     prefix: &'static str,
+    /// `message_reject_characters`.
+    refused: Vec<u8>,
+    /// `message_strip_characters`.
+    stripped: Vec<u8>,
 }
 
 /// Tables, with the parameter that names them.
@@ -46,8 +53,17 @@ impl CheckLists {
         tables: &Tables,
         lists: Lists,
     ) -> Result<Option<CheckLists>, ConfigError> {
-        let named = |name: &'static str| -> Result<Named, ConfigError> {
-            Ok(Named(name, tables.open_list_lenient(&config.string(name)?)))
+        // Three of the four are mostly the same tables: they are opened, and complained of, once.
+        let mut opened: Vec<(String, TableList)> = Vec::new();
+        let mut named = |name: &'static str| -> Result<Named, ConfigError> {
+            let spec = config.string(name)?;
+            let known = opened.iter().find(|(known, _)| *known == spec);
+            let list = match known {
+                Some((_, list)) => list.clone(),
+                None => tables.open_list_lenient(&spec),
+            };
+            opened.push((spec, list.clone()));
+            Ok(Named(name, list))
         };
         let limit = |name: &str| {
             config
@@ -56,18 +72,12 @@ impl CheckLists {
         };
         let nothing = || Named("", TableList::default());
         let (header, mime, nested, body) = match lists {
-            Lists::Message => {
-                let overrides = config.list("receive_override_options")?;
-                if overrides.iter().any(|word| word == "no_header_body_checks") {
-                    return Ok(None);
-                }
-                (
-                    named("header_checks")?,
-                    named("mime_header_checks")?,
-                    named("nested_header_checks")?,
-                    named("body_checks")?,
-                )
-            }
+            Lists::Message => (
+                named("header_checks")?,
+                named("mime_header_checks")?,
+                named("nested_header_checks")?,
+                named("body_checks")?,
+            ),
             Lists::Milter => (
                 named("milter_header_checks")?,
                 nothing(),
@@ -75,13 +85,15 @@ impl CheckLists {
                 nothing(),
             ),
         };
-        if [&header, &mime, &nested, &body]
-            .iter()
-            .all(|list| list.1.is_empty())
-        {
-            return Ok(None);
-        }
-        Ok(Some(CheckLists {
+        let characters = |name: &str| -> Result<Vec<u8>, ConfigError> {
+            match lists {
+                Lists::Message => Ok(unescaped(&config.string(name)?)),
+                Lists::Milter => Ok(Vec::new()),
+            }
+        };
+        let lists = CheckLists {
+            refused: characters("message_reject_characters")?,
+            stripped: characters("message_strip_characters")?,
             header,
             mime,
             nested,
@@ -94,7 +106,15 @@ impl CheckLists {
             } else {
                 ""
             },
-        }))
+        };
+        Ok((!lists.is_empty()).then_some(lists))
+    }
+
+    fn is_empty(&self) -> bool {
+        let tables = [&self.header, &self.mime, &self.nested, &self.body];
+        tables.iter().all(|list| list.1.is_empty())
+            && self.refused.is_empty()
+            && self.stripped.is_empty()
     }
 
     fn for_header(&self, owner: Owner, header: &[u8]) -> &Named {
@@ -105,6 +125,47 @@ impl CheckLists {
             Owner::Attached => &self.nested,
         }
     }
+}
+
+/// Characters with the escapes of C: `\\0`, `\\n`, `\\177`.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text.trim().as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        let escaped = match (byte, rest.first()) {
+            (b'\\', Some(&escaped)) => escaped,
+            _ => {
+                out.push(byte);
+                continue;
+            }
+        };
+        let digits = rest
+            .iter()
+            .take(3)
+            .take_while(|byte| (b'0'..=b'7').contains(*byte));
+        let digits = digits.count();
+        if digits > 0 {
+            let value = rest[..digits]
+                .iter()
+                .fold(0u32, |value, digit| value * 8 + u32::from(digit - b'0'));
+            out.push(value as u8);
+            rest = &rest[digits..];
+            continue;
+        }
+        rest = &rest[1..];
+        out.push(match escaped {
+            b'a' => 7,
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 11,
+            other => other,
+        });
+    }
+    out
 }
 
 /// The headers that say what a body is.
@@ -285,6 +346,8 @@ impl Checker {
 
     /// One line without its newline.
     async fn line(&mut self, line: &[u8], context: &Context<'_>, out: &mut Vec<u8>) {
+        let line = self.characters(line, context);
+        let line = line.as_ref();
         if !std::mem::replace(&mut self.begun, true) && crate::draft::is_mbox_separator(line) {
             // Not part of the message; what stores it makes a header of it.
             self.begun = false;
@@ -304,6 +367,25 @@ impl Checker {
         while let Some(chunk) = chunks.next() {
             let ends = chunks.peek().is_none();
             self.body_chunk(chunk, context, out, ends).await;
+        }
+    }
+
+    /// Without characters that are to be stripped; one that is not allowed refuses the message.
+    fn characters<'a>(&mut self, line: &'a [u8], context: &Context<'_>) -> Cow<'a, [u8]> {
+        let lists = Arc::clone(&self.lists);
+        if !self.off && line.iter().any(|byte| lists.refused.contains(byte)) {
+            let action = Action::Reject(EnhancedCode::new(5, 7, 1), "disallowed character".into());
+            let text = String::from_utf8_lossy(line);
+            self.log
+                .extend(action.log_line("", "content", &text, context));
+            self.act(action, Vec::new(), &mut Vec::new());
+        }
+        match line.iter().any(|byte| lists.stripped.contains(byte)) {
+            true => {
+                let kept = line.iter().copied();
+                kept.filter(|byte| !lists.stripped.contains(byte)).collect()
+            }
+            false => Cow::Borrowed(line),
         }
     }
 
@@ -454,131 +536,5 @@ impl Checker {
             Action::Info(_) | Action::Warn(_) | Action::Dunno => {}
         }
         Some(text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CONTEXT: Context<'static> = Context {
-        id: "ID",
-        client: "unknown[127.0.0.1]",
-        sender: "a@b.example",
-        recipient: Some("john@example.org"),
-        protocol: "ESMTP",
-        helo: "c.example",
-    };
-
-    /// Each parameter with the lines of its regexp table.
-    fn lists(tables: &[(&str, &str)], more: &str) -> Arc<CheckLists> {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let mut main_cf = more.to_owned();
-        for (name, lines) in tables {
-            let file = dir.path().join(name);
-            std::fs::write(&file, lines).expect("the folder is ours");
-            main_cf.push_str(&format!("{name} = regexp:{}\n", file.display()));
-        }
-        let config = Config::from_text(&main_cf, "").expect("it is well formed");
-        let tables = Tables::new(&config);
-        let lists = CheckLists::of(&config, &tables, Lists::Message);
-        Arc::new(lists.expect("it is well formed").expect("there are checks"))
-    }
-
-    async fn run(lists: &Arc<CheckLists>, text: &[u8], size: usize) -> (Vec<u8>, Findings) {
-        let mut checker = Checker::new(Arc::clone(lists));
-        let mut out = Vec::new();
-        for piece in text.chunks(size) {
-            for step in checker.feed(piece, &CONTEXT).await {
-                out.extend_from_slice(&step.text);
-            }
-        }
-        for step in checker.finish(&CONTEXT).await {
-            out.extend_from_slice(&step.text);
-        }
-        (out, checker.into_findings())
-    }
-
-    #[tokio::test]
-    async fn each_kind_of_line_has_its_tables() {
-        let lists = lists(
-            &[
-                (
-                    "header_checks",
-                    "/^Subject: one/ REPLACE Subject: two\n/^X-Drop/ IGNORE\n/^X-Pre/ PREPEND X-New: 1\n",
-                ),
-                (
-                    "mime_header_checks",
-                    "/^Content-Type: text/ REPLACE Content-Type: text/x\n",
-                ),
-                ("nested_header_checks", "/^Subject:/ STRIP\n"),
-                ("body_checks", "/secret/ REPLACE [gone]\n/^gone/ IGNORE\n"),
-            ],
-            "",
-        );
-        let text = b"Subject: one\n more\nX-Drop: a\n b\nX-Pre: 1\nContent-Type: multipart/mixed; boundary=b\n\nsecret\n--b\nContent-Type: text/plain\nSubject: part\n\ngone\ngo on\n--b\nContent-Type: message/rfc822\n\nSubject: inner\nTo: x\n\na secret\n--b--\n";
-        let expected = b"Subject: two\nX-New: 1\nX-Pre: 1\nContent-Type: multipart/mixed; boundary=b\n\n[gone]\n--b\nContent-Type: text/x\nSubject: part\n\ngo on\n--b\nContent-Type: message/rfc822\n\nTo: x\n\n[gone]\n--b--\n";
-        for size in [1, 2, 7, 1000] {
-            let (out, findings) = run(&lists, text, size).await;
-            assert_eq!(
-                String::from_utf8_lossy(&out),
-                String::from_utf8_lossy(expected)
-            );
-            assert_eq!(findings, Findings::default());
-        }
-    }
-
-    #[tokio::test]
-    async fn what_nothing_is_said_of_stays_as_it_is() {
-        let lists = lists(
-            &[
-                ("header_checks", "/^Nothing:/ REJECT\n"),
-                ("body_checks", "/^nothing$/ REJECT\n"),
-            ],
-            "",
-        );
-        let long = "x".repeat(10_000);
-        let text = format!(
-            "From here to there\nA: b\n c\nno header\n{long}\n.\n\u{e9}\n{long}{long}\nend\n"
-        );
-        let expected = text.replace("no header", "\nno header");
-        for size in [1, 100, 5000, 100_000] {
-            let (out, findings) = run(&lists, text.as_bytes(), size).await;
-            assert_eq!(String::from_utf8_lossy(&out), expected, "{size}");
-            assert_eq!(findings, Findings::default());
-        }
-    }
-
-    #[tokio::test]
-    async fn findings_are_kept() {
-        let lists = lists(
-            &[
-                (
-                    "header_checks",
-                    "/^Hold/ HOLD why\n/^Bcc-To/ BCC x@y.example\n/^Route/ FILTER smtp:h\n/^Bad/ REJECT 5.7.9 no\n",
-                ),
-                ("body_checks", "/./ DISCARD\n"),
-            ],
-            "body_checks_size_limit = 4\n",
-        );
-        let (_, found) = run(&lists, b"Hold: 1\nBcc-To: 1\nRoute: 1\n\n\n\n\n\nlate\n", 9).await;
-        assert_eq!(found.hold.as_deref(), Some("why"));
-        assert_eq!(found.bcc, ["x@y.example"]);
-        assert_eq!(found.filter.as_deref(), Some("smtp:h"));
-        assert_eq!(found.discard, None);
-        let (_, found) = run(&lists, b"Bad: 1\nHold: 1\n\nbody\n", 9).await;
-        let code = EnhancedCode::new(5, 7, 9);
-        assert_eq!(found.reject, Some((code, "no".to_owned())));
-        assert_eq!((found.hold, found.discard), (None, None));
-        let (_, found) = run(&lists, b"A: 1\n\nbody\n", 9).await;
-        assert_eq!(found.discard.as_deref(), Some(""));
-    }
-
-    #[tokio::test]
-    async fn a_table_that_fails_is_no_answer() {
-        let lists = lists(&[], "body_checks = fail:now\n");
-        let (out, found) = run(&lists, b"A: b\n\nx\n", 100).await;
-        assert!(found.failed);
-        assert_eq!(out, b"A: b\n\nx\n");
     }
 }

@@ -66,13 +66,13 @@ impl<'a> Editor<'a> {
                 }
             }
             Edit::InsertHeader { index, name, value } => {
-                let index = place(index, "insert")?;
+                let index = usize::try_from(index).unwrap_or(usize::MAX);
                 if let Some(header) = self.header(&name, &value, leading_space).await? {
                     self.draft.insert_header(index, header);
                 }
             }
             Edit::ChangeHeader { index, name, value } => {
-                let index = place(index, "change")?.max(1);
+                let index = usize::try_from(index).unwrap_or(usize::MAX).max(1);
                 let header = match value.is_empty() {
                     true => None,
                     false => self.header(&name, &value, leading_space).await?,
@@ -146,12 +146,5 @@ impl<'a> Editor<'a> {
             None => Ok(Some(header)),
             Some((checker, context)) => Ok(checker.header(header, context).await),
         }
-    }
-}
-
-fn place(index: u32, what: &str) -> Result<usize, String> {
-    match i32::try_from(index) {
-        Ok(index) if index >= 0 => Ok(index as usize),
-        _ => Err(format!("bad {what} header index: {}", index.cast_signed())),
     }
 }

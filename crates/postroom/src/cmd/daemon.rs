@@ -67,6 +67,29 @@ pub fn start_log(config: &Config, program: &'static str) -> Result<Flusher, Stri
     Ok(flusher)
 }
 
+/// What a tool has done to the queue stands in the mail log, too, where one can be reached.
+pub fn log_lines(program: &'static str, config_dir: Option<&str>, lines: &[String]) {
+    let dir = config_dir.map_or_else(super::options::default_config_dir, PathBuf::from);
+    let Ok(config) = Config::load_main(&dir, &config::Environment::of_this_machine()) else {
+        return;
+    };
+    let target = match log_target(&config) {
+        Ok(target @ (Target::File { .. } | Target::Syslog { .. })) => target,
+        // The lines are on standard error already.
+        _ => return,
+    };
+    let text = |name: &str| config.string(name).unwrap_or_default();
+    let started = MailLog::start(target, &text("myhostname"), &text("syslog_name"));
+    if let Ok((log, flusher)) = started {
+        tracing::subscriber::with_default(log.of_program(program), || {
+            for line in lines {
+                tracing::info!(prog = program, "{line}");
+            }
+        });
+        flusher.flush();
+    }
+}
+
 fn log_target(config: &Config) -> Result<Target, String> {
     let text = |name: &str| config.string(name).map_err(|error| error.to_string());
     let file = text("maillog_file")?;

@@ -114,7 +114,7 @@ fn show(message: &Message, parts: Parts, out: &mut impl Write) -> io::Result<()>
 }
 
 fn show_envelope(id: QueueId, envelope: &Envelope, out: &mut impl Write) -> io::Result<()> {
-    let size = envelope.size;
+    let size = envelope.size_as_sent();
     writeln!(
         out,
         "message_size: {size:>15} {:>15} {:>15} {:>15} {size:>15} {:>15}",

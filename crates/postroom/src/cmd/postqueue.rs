@@ -135,7 +135,7 @@ fn table(listed: &[Listed]) -> String {
         let arrival = ctime(message.envelope.arrival);
         text.push_str(&format!(
             "{id:<11} {:>7} {:<20} {}\n",
-            message.envelope.size,
+            message.envelope.size_as_sent(),
             arrival.get(..19).unwrap_or(&arrival),
             printable(&sender(message))
         ));
@@ -152,7 +152,10 @@ fn table(listed: &[Listed]) -> String {
         }
         text.push('\n');
     }
-    let bytes: u64 = listed.iter().map(|message| message.envelope.size).sum();
+    let bytes: u64 = listed
+        .iter()
+        .map(|message| message.envelope.size_as_sent())
+        .sum();
     let plural = if listed.len() == 1 { "" } else { "s" };
     text.push_str(&format!(
         "-- {} Kbytes in {} Request{plural}.\n",
@@ -187,7 +190,7 @@ fn json_line(message: &Listed) -> String {
         QueueName::of(envelope).as_str(),
         message.id,
         arrival.as_secs(),
-        envelope.size,
+        envelope.size_as_sent(),
         quote(&sender(message)),
         recipients.join(", ")
     )

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use queue::control::{self, QueueName, Request, Response, Selection};
 use queue::{Options, QueueError, QueueId, Spool};
 
+use super::daemon;
 use super::queue_tool::{Fatal, Parsed, fatal, finish, parse, queue_directory};
 
 const USAGE: &str = "usage: postsuper [-c config_dir] [-d queue_id (delete)] [-e queue_id (expire)] [-f queue_id (expire and/or un-hold)] [-h queue_id (hold)] [-H queue_id (un-hold)] [-p (purge temporary files)] [-r queue_id (requeue)] [-s (structure fix)] [-S (redundant structure fix)][-v (verbose)] [queue...]";
@@ -91,7 +92,11 @@ fn try_run(args: &[OsString]) -> Result<(), Fatal> {
             read_ids(value, &mut ids, &mut all)?;
         }
         if given {
-            act(&directory, action, ids, all, &queues)?;
+            let told = act(&directory, action, ids, all, &queues)?;
+            for line in &told {
+                eprintln!("postsuper: {line}");
+            }
+            daemon::log_lines("postsuper", parsed.value('c'), &told);
         }
     }
     Ok(())
@@ -131,18 +136,20 @@ fn read_ids(value: &str, ids: &mut Vec<QueueId>, all: &mut bool) -> Result<(), F
     Ok(())
 }
 
+/// Does it, and returns what is to be said of it.
 fn act(
     directory: &Path,
     action: &Action,
     ids: Vec<QueueId>,
     all: bool,
     queues: &[QueueName],
-) -> Result<(), Fatal> {
+) -> Result<Vec<String>, Fatal> {
+    let mut told = Vec::new();
     let mut total = 0;
     if !ids.is_empty() {
         let changed = perform(directory, &(action.request)(Selection::Ids(ids)))?;
         for id in &changed {
-            eprintln!("postsuper: {id}: {}", action.one);
+            told.push(format!("{id}: {}", action.one));
         }
         total += changed.len();
     }
@@ -158,8 +165,8 @@ fn act(
         }
     }
     let plural = if total == 1 { "" } else { "s" };
-    eprintln!("postsuper: {}: {total} message{plural}", action.total);
-    Ok(())
+    told.push(format!("{}: {total} message{plural}", action.total));
+    Ok(told)
 }
 
 /// By the server when one runs, otherwise here.

@@ -83,11 +83,11 @@ impl Offer {
             line.push_str(" SMTPUTF8");
         }
         if self.dsn {
-            if let Some(ret) = transaction.ret {
-                line.push_str(&format!(" RET={ret}"));
-            }
             if let Some(envid) = &transaction.envid {
                 line.push_str(&format!(" ENVID={}", xtext::encode(envid, false)));
+            }
+            if let Some(ret) = transaction.ret {
+                line.push_str(&format!(" RET={ret}"));
             }
         }
         line.push_str("\r\n");
@@ -159,7 +159,7 @@ mod tests {
             (Offer::default(), "MAIL FROM:<\"john doe\"@example.org>\r\n"),
             (
                 full.clone(),
-                "MAIL FROM:<\"john doe\"@example.org> SIZE=7 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+20b\r\n",
+                "MAIL FROM:<\"john doe\"@example.org> SIZE=7 BODY=8BITMIME SMTPUTF8 ENVID=a+20b RET=HDRS\r\n",
             ),
         ] {
             let mut out = Vec::new();

@@ -7,6 +7,9 @@ use super::session::{Incoming, Pending, Session, refusal};
 use super::{Answer, BareNewline, Question, Step};
 use crate::{Protocol, Reply, reply};
 
+/// Bytes of content that are given out at once, at most.
+const PIECE: usize = 16 * 1024;
+
 impl Session {
     pub(super) fn data(&mut self, rest: &str) {
         let refusal = match &self.transaction {
@@ -43,6 +46,7 @@ impl Session {
     pub(super) fn pump_content(&mut self) -> Option<Step> {
         let content = self.content.as_mut()?;
         let waiting = self.input.waiting();
+        let waiting = &waiting[..waiting.len().min(PIECE)];
         let mut out = Vec::new();
         let end = content.unstuffer.push(waiting, &mut out);
         let taken = end.unwrap_or(waiting.len());
