@@ -40,6 +40,7 @@ mod peer_name;
 mod rates;
 mod reload;
 mod remarks;
+mod reports;
 mod sasl;
 mod scheduler;
 mod secure;

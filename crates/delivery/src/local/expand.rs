@@ -17,7 +17,7 @@ use crate::request::{Outcome, Rcpt, Request};
 /// How deep aliases may lead into aliases.
 const DEPTH_LIMIT: usize = 100;
 /// Addresses, files and commands that one recipient may turn into.
-const STEP_LIMIT: usize = 10_000;
+const STEP_LIMIT: usize = 100_000;
 
 /// What an address stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,12 +127,8 @@ impl Local {
         };
         while let Some(item) = expansion.left.pop() {
             let about = item.about.clone();
-            let looked = match expansion.seen.len() + expansion.left.len() > STEP_LIMIT {
-                true => Err(Stop::bounced(
-                    EnhancedCode::new(5, 4, 6),
-                    format!("more than {STEP_LIMIT} destinations"),
-                )),
-                false if item.resolved => expansion.address(item).await,
+            let looked = match item.resolved {
+                true => expansion.address(item).await,
                 false => expansion.destination(item).await,
             };
             if let Err(stop) = looked {
@@ -316,7 +312,7 @@ impl Expansion<'_> {
             let spec = table.spec().to_owned();
             next.rights = blocking(move || files::owner_of_table(&spec)).await?;
             self.alias_owner(&mut next, name).await?;
-            self.push_destinations(&next, &value);
+            self.push_destinations(&next, &value)?;
             return Ok(true);
         }
         Ok(false)
@@ -355,8 +351,12 @@ impl Expansion<'_> {
     }
 
     /// Puts the destinations of `list` in line, the first one next. Tells whether there are any.
-    fn push_destinations(&mut self, item: &Item, list: &str) -> bool {
+    fn push_destinations(&mut self, item: &Item, list: &str) -> Result<bool, Stop> {
         let words = addresses(list);
+        if self.seen.len() + self.left.len() + words.len() > STEP_LIMIT {
+            let text = format!("more than {STEP_LIMIT} destinations");
+            return Err(Stop::bounced(EnhancedCode::new(5, 4, 6), text));
+        }
         for tokens in words.iter().rev() {
             let shown: Vec<Token> = tokens
                 .iter()
@@ -368,7 +368,7 @@ impl Expansion<'_> {
                 ..item.clone()
             });
         }
-        !words.is_empty()
+        Ok(!words.is_empty())
     }
 
     async fn include(&mut self, mut item: Item) -> Result<(), Stop> {
@@ -390,7 +390,7 @@ impl Expansion<'_> {
         item.alias = None;
         item.depth += 1;
         item.rights = rights;
-        self.push_destinations(&item, &text);
+        self.push_destinations(&item, &text)?;
         Ok(())
     }
 
@@ -441,7 +441,7 @@ impl Expansion<'_> {
         if !agent.frozen_delivered_to {
             next.about.delivered.clone_from(&item.text);
         }
-        Ok(self.push_destinations(&next, &text))
+        self.push_destinations(&next, &text)
     }
 
     /// The end of the way: a transport, the user's mailbox, or whatever unknown users get.

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+use nix::fcntl::OFlag;
 
 use super::{Account, PROG};
 use crate::mailbox::failure::reason;
@@ -94,7 +96,11 @@ pub(super) fn find_forward(
 /// The destinations in a file, comments left out, as one list.
 fn read(path: &str) -> std::io::Result<String> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?
+    // O_NONBLOCK: a FIFO put in the file's place meanwhile must not hold us.
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?
         .take(FILE_LIMIT)
         .read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
