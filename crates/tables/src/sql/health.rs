@@ -4,6 +4,7 @@
 //! lookup tries it while the others go on without. When that leaves no host, all are tried again,
 //! at most once a second. A statement that fails says nothing about the host.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ const ALL_DOWN_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Health {
     retry_interval: Duration,
     hosts: Mutex<Vec<Host>>,
+    /// Some host may be down; while none is, nobody needs the lock to say that one is up.
+    troubled: AtomicBool,
 }
 
 struct Host {
@@ -41,15 +44,25 @@ impl Health {
         Health {
             retry_interval,
             hosts: Mutex::new(hosts.collect()),
+            troubled: AtomicBool::new(false),
         }
     }
 
+    /// The host gave a connection, or an answer over one that there was.
     pub fn good(&self, host: usize) {
-        self.lock()[host].failed = None;
+        if !self.troubled.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut hosts = self.lock();
+        hosts[host].failed = None;
+        let troubled = hosts.iter().any(|host| host.failed.is_some());
+        self.troubled.store(troubled, Ordering::Relaxed);
     }
 
     pub fn bad(&self, host: usize, now: Instant) {
-        self.lock()[host].failed = Some(now);
+        let mut hosts = self.lock();
+        hosts[host].failed = Some(now);
+        self.troubled.store(true, Ordering::Relaxed);
     }
 
     /// A host that was down and has rested long enough, when there is another one that is up. It is
@@ -153,5 +166,21 @@ mod tests {
         assert_eq!(health.candidates(start + SECOND), [0]);
         assert_eq!(health.candidates(start + 2 * SECOND).len(), 2);
         assert_eq!(health.due(start + 70 * SECOND), None, "there is no other");
+    }
+
+    #[test]
+    fn an_answer_over_an_old_connection_shows_that_a_host_is_up() {
+        let health = health(&[false, false]);
+        let start = Instant::now();
+        health.bad(0, start);
+        health.bad(1, start);
+        let rested = start + 60 * SECOND;
+        assert_eq!(
+            health.due(rested),
+            None,
+            "nobody else would answer meanwhile"
+        );
+        health.good(1);
+        assert_eq!(health.due(rested), Some(0));
     }
 }

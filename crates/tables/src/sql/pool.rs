@@ -299,6 +299,8 @@ impl Pool {
         let limit = self.patience.query;
         let each = exchange::ask(&mut member.connection, job, pace, limit).await?;
         let host = member.host;
+        // Without this, a host whose one new connection failed would count as down for as long as its old ones do.
+        self.health.good(host);
         self.give_back(member);
         Ok(Replies { host, each })
     }
