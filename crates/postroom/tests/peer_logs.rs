@@ -223,6 +223,9 @@ fn run(server: &MailServer, ports: &BTreeMap<&str, u16>) -> String {
     let held = held.expect("the deferred message has an id");
     server.run_tool("postsuper", &["-h", held]);
     server.run_tool("postsuper", &["-d", "ALL"]);
+    // Postfix's tools log through another process.
+    server.wait_log("postsuper[");
+    server.wait_log("]: Deleted: ");
     server.site.log()
 }
 
