@@ -35,7 +35,12 @@ impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Wire::Clear(stream) => stream.read(buffer),
-            Wire::Encrypted(stream) => stream.read(buffer),
+            Wire::Encrypted(stream) => {
+                // Postfix sends session tickets, and its next reply stays in its kernel (Nagle's algorithm) until ours has
+                // acknowledged them, which it puts off for 40 ms. A client that is less quick to go on never sees that.
+                socket2::SockRef::from(&stream.sock).set_tcp_quickack(true)?;
+                stream.read(buffer)
+            }
         }
     }
 }
