@@ -54,9 +54,9 @@ fn corrected(line: &str, code: &Code) -> String {
     line.replacen(word, right, 1)
 }
 
-/// The name stands in the code, or its part behind `smtp_`, `lmtp_`, `smtpd_` or `default_`, which clients, TLS and queues put together.
+/// The name stands in the code, or its part behind `smtp_`, `lmtp_`, `local_`, `smtpd_` or `default_`, which clients, TLS and queues put together.
 fn is_read(name: &str, code: &Code) -> bool {
-    let composed = ["smtp_", "lmtp_", "smtpd_", "default_"]
+    let composed = ["smtp_", "lmtp_", "local_", "smtpd_", "default_"]
         .iter()
         .filter_map(|prefix| name.strip_prefix(prefix))
         .any(|rest| {

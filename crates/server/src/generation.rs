@@ -631,6 +631,7 @@ fn smtp_settings(config: &Config) -> Result<SmtpSettings, ConfigError> {
         )
         .unwrap_or(550),
         forbid_unauth_pipelining: config.bool("smtpd_forbid_unauth_pipelining")?,
+        replace_stray_cr: config.bool("cleanup_replace_stray_cr_lf")?,
         tls_auth_only: config.bool("smtpd_tls_auth_only")?,
         broken_sasl_auth_clients: config.bool("broken_sasl_auth_clients")?,
         sasl_response_limit: positive(config, "smtpd_sasl_response_limit")?,

@@ -70,8 +70,8 @@ rows! {
     accepted Int "initial_destination_concurrency" = "5", "Parallel deliveries to a new destination.";
     honoured Text "local_command_shell" = "", "Program that runs local commands.";
     accepted Text "local_delivery_status_filter" = "$default_delivery_status_filter", "";
-    accepted Int "local_destination_concurrency_limit" = "2", "Parallel deliveries to one local user.";
-    accepted Int "local_destination_recipient_limit" = "1", "Recipients in one local delivery.";
+    honoured Int "local_destination_concurrency_limit" = "2", "Parallel deliveries to one local user.";
+    honoured Int "local_destination_recipient_limit" = "1", "Recipients in one local delivery.";
     accepted Text "local_header_rewrite_clients" = "permit_inet_interfaces", "Clients whose headers are completed.";
     accepted Text "local_login_sender_maps" = "static:*", "";
     honoured Text "local_recipient_maps" = "proxy:unix:passwd.byname $alias_maps", "Tables of known local recipients.";

@@ -28,7 +28,7 @@ rows! {
     accepted Time "anvil_status_update_time" = "600s", "";
     honoured Text "body_checks" = "", "Patterns for body lines.";
     honoured Int "body_checks_size_limit" = "51200", "So many bytes of each part are looked at by body_checks.";
-    accepted Bool "cleanup_replace_stray_cr_lf" = "yes", "";
+    honoured Bool "cleanup_replace_stray_cr_lf" = "yes", "A CR inside a line of a message becomes a blank.";
     accepted Text "cleanup_service_name" = "cleanup", "";
     honoured Text "content_filter" = "", "transport:nexthop that all mail goes to in place of its own.";
     accepted Int "header_address_token_limit" = "10240", "";
