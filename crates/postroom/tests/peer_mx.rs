@@ -1,15 +1,15 @@
 //! Mail to other domains by their MX records (RFC 5321 section 5.1), as a real DNS server answers. Postroom
 //! gets a mount namespace of its own, in which `/etc/resolv.conf` names that server.
 
+#[path = "support/dns_server.rs"]
+mod dns_server;
 mod support;
 
 use std::fmt::Write as _;
-use std::process::Command;
 
-use nix::sys::signal::Signal;
+use dns_server::DnsServer;
 use support::*;
-use testkit::process::Process;
-use testkit::{MailServer, Site, TempDir, require, wait_for};
+use testkit::{MailServer, Site, wait_for};
 
 /// The zone; every mail server in it is on 127.0.0.1, on the port that the transport table gives.
 const RECORDS: &[&str] = &[
@@ -31,12 +31,7 @@ fn mail_follows_the_mx_records() {
     if !testkit::peers() {
         return;
     }
-    let root = nix::unistd::geteuid().is_root();
-    assert!(
-        root,
-        "a DNS server on port 53 and a mount namespace want root; run the tests as root"
-    );
-    let dns = Dns::start();
+    let dns = DnsServer::start(RECORDS);
     let next = start(Site::new(
         "relay_domains = test\nrelay_transport = discard:arrived\n",
         "",
@@ -91,7 +86,7 @@ fn mail_follows_the_mx_records() {
 }
 
 /// A Postroom that asks this DNS server and finds the mail servers of the zone on `port`.
-fn sender(dns: &Dns, port: u16) -> MailServer {
+fn sender(dns: &DnsServer, port: u16) -> MailServer {
     let mut transports = String::new();
     for domain in ["good", "plain", "null", "broken", "gone"] {
         // Writing to a String cannot fail.
@@ -102,48 +97,5 @@ disable_dns_lookups = no
 myhostname = sender.host.test
 transport_maps = texthash:@CONF@/transports
 ";
-    let site = Site::new(main_cf, "", &[("transports", &transports)]);
-    let resolv = dns.folder.join("resolv.conf").display().to_string();
-    let conf = site.conf().display().to_string();
-    let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$1\" serve -c \"$2\"";
-    let arguments = ["-m", "sh", "-c", script, &resolv, BINARY, &conf];
-    let tools = Some(std::path::Path::new(BINARY));
-    MailServer::start(site, &require("unshare"), &arguments, tools)
-}
-
-/// A private unbound with [`RECORDS`], which knows nothing else and asks nobody.
-struct Dns {
-    _process: Process,
-    folder: TempDir,
-}
-
-impl Dns {
-    fn start() -> Dns {
-        let folder = TempDir::new();
-        // resolv.conf has no ports: an address of our own instead.
-        let id = std::process::id();
-        let address = format!("127.53.{}.{}", id / 250 % 250 + 1, id % 250 + 1);
-        let mut text = format!(
-            "server:\n interface: {address}@53\n do-daemonize: no\n username: \"\"\n chroot: \"\"\n \
-             directory: \"{0}\"\n pidfile: \"{0}/pid\"\n use-syslog: no\n module-config: \"iterator\"\n \
-             access-control: 127.0.0.0/8 allow\n local-zone: \"test.\" static\n local-zone: \".\" refuse\n",
-            folder.str()
-        );
-        for record in RECORDS {
-            let _ = writeln!(text, " local-data: \"{record}\"");
-        }
-        let config = folder.write("unbound.conf", text.as_bytes());
-        folder.write("resolv.conf", format!("nameserver {address}\n").as_bytes());
-        let mut command = Command::new(require("unbound"));
-        command.arg("-c").arg(config);
-        let log = folder.join("log");
-        let mut process = Process::spawn(command, &log, folder.path(), Signal::SIGTERM);
-        process.wait_ready("unbound", PATIENCE, || {
-            std::net::TcpStream::connect((address.as_str(), 53)).is_ok()
-        });
-        Dns {
-            _process: process,
-            folder,
-        }
-    }
+    dns.postroom(Site::new(main_cf, "", &[("transports", &transports)]))
 }

@@ -1,5 +1,7 @@
 //! A private unbound, and mail servers that ask it: they run in a mount namespace whose `/etc/resolv.conf` names it.
 
+#![allow(dead_code, reason = "every test file uses its own part")]
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
