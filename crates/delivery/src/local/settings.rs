@@ -9,7 +9,7 @@ use tables::{TableList, Tables};
 
 use super::Account;
 use crate::command;
-use crate::mailbox::mbox::{Locking, Rules};
+use crate::mailbox::mbox::Rules;
 
 /// The agent behind a `local` service.
 #[derive(Clone)]
@@ -99,7 +99,7 @@ impl Local {
             Some(_) => config.time(&own)?,
             None => config.time("command_time_limit")?,
         };
-        let mailbox_rules = rules(config)?;
+        let mailbox_rules = Rules::read(config, "mailbox_delivery_lock", "mailbox_size_limit")?;
         let mut file_rules = mailbox_rules.clone();
         file_rules.locking.dotlock_may_fail = true;
         file_rules.strict_ownership = false;
@@ -159,24 +159,6 @@ fn without_nis(specs: &str) -> String {
         .filter(|spec| !spec.starts_with("nis:"))
         .collect();
     kept.join(", ")
-}
-
-fn rules(config: &Config) -> Result<Rules, ConfigError> {
-    let lock = config.list("mailbox_delivery_lock")?;
-    let locks = |kind: &str| lock.iter().any(|word| word == kind);
-    Ok(Rules {
-        locking: Locking {
-            fcntl: locks("fcntl"),
-            flock: locks("flock"),
-            dotlock: locks("dotlock"),
-            dotlock_may_fail: false,
-            attempts: u32::try_from(config.int("deliver_lock_attempts")?).unwrap_or(20),
-            delay: config.time("deliver_lock_delay")?,
-            stale: config.time("stale_lock_time")?,
-        },
-        strict_ownership: config.bool("strict_mailbox_ownership")?,
-        limit: u64::try_from(config.int("mailbox_size_limit")?).unwrap_or(0),
-    })
 }
 
 fn default_privs(name: &str) -> Result<Account, String> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use config::{Config, ConfigError};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -36,8 +37,29 @@ pub struct Rules {
     pub locking: Locking,
     /// `strict_mailbox_ownership`.
     pub strict_ownership: bool,
-    /// `virtual_mailbox_limit`, bytes; 0: none.
+    /// `virtual_mailbox_limit` or `mailbox_size_limit`, bytes; 0: none.
     pub limit: u64,
+}
+
+impl Rules {
+    /// What the agents have in common, with the lock and the size limit that each names for itself.
+    pub fn read(config: &Config, lock: &str, limit: &str) -> Result<Rules, ConfigError> {
+        let kinds = config.list(lock)?;
+        let locks = |kind: &str| kinds.iter().any(|word| word == kind);
+        Ok(Rules {
+            locking: Locking {
+                fcntl: locks("fcntl"),
+                flock: locks("flock"),
+                dotlock: locks("dotlock"),
+                dotlock_may_fail: false,
+                attempts: u32::try_from(config.int("deliver_lock_attempts")?).unwrap_or(20),
+                delay: config.time("deliver_lock_delay")?,
+                stale: config.time("stale_lock_time")?,
+            },
+            strict_ownership: config.bool("strict_mailbox_ownership")?,
+            limit: u64::try_from(config.int(limit)?).unwrap_or(0),
+        })
+    }
 }
 
 /// A message for a mailbox.

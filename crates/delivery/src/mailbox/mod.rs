@@ -63,11 +63,6 @@ impl Virtual {
         let open = |name: &str| -> Result<TableList, ConfigError> {
             Ok(tables.open_list_lenient(&config.string(name)?))
         };
-        let number = |name: &str| -> Result<u64, ConfigError> {
-            Ok(u64::try_from(config.int(name)?).unwrap_or(0))
-        };
-        let lock = config.list("virtual_mailbox_lock")?;
-        let locks = |kind: &str| lock.iter().any(|word| word == kind);
         Ok(Virtual {
             base: config.string("virtual_mailbox_base")?,
             template: config.string("postroom_virtual_mailbox_path")?,
@@ -82,19 +77,11 @@ impl Virtual {
             },
             original_recipient: config.bool("enable_original_recipient")?,
             hostname: config.string("myhostname")?,
-            rules: Arc::new(mbox::Rules {
-                locking: mbox::Locking {
-                    fcntl: locks("fcntl"),
-                    flock: locks("flock"),
-                    dotlock: locks("dotlock"),
-                    dotlock_may_fail: false,
-                    attempts: u32::try_from(config.int("deliver_lock_attempts")?).unwrap_or(20),
-                    delay: config.time("deliver_lock_delay")?,
-                    stale: config.time("stale_lock_time")?,
-                },
-                strict_ownership: config.bool("strict_mailbox_ownership")?,
-                limit: number("virtual_mailbox_limit")?,
-            }),
+            rules: Arc::new(mbox::Rules::read(
+                config,
+                "virtual_mailbox_lock",
+                "virtual_mailbox_limit",
+            )?),
         })
     }
 
