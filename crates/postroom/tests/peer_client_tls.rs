@@ -200,6 +200,17 @@ const TRANSPORTS: &[(&str, &str, &str, &[&str])] = &[
         "localhost",
         &["smtp_tls_security_level=verify", "smtp_tls_CAfile="],
     ),
+    // The server's own certificate is the authority.
+    (
+        "own-authority",
+        "selfsigned",
+        "localhost",
+        &[
+            "smtp_tls_security_level=verify",
+            "smtp_tls_CAfile=@CERTS@/self.pem",
+            "smtp_tls_verify_cert_match=mail.host.example",
+        ],
+    ),
     (
         "fingerprint",
         "selfsigned",

@@ -171,12 +171,9 @@ fn is_for(presented: &str, wanted: &str) -> bool {
 /// Why it is not trusted, in OpenSSL's words where it has some.
 pub(super) fn distrust(trust: Option<&Result<(), Error>>, read: &Certificate) -> String {
     match trust {
-        Some(Err(Error::InvalidCertificate(CertificateError::Expired))) => {
-            "certificate has expired".into()
-        }
-        Some(Err(Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))) => {
-            "certificate has expired".into()
-        }
+        Some(Err(Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ))) => "certificate has expired".into(),
         _ if read.subject == read.issuer => "self-signed certificate".into(),
         Some(Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))) => {
             format!("untrusted issuer {}", read.issuer_line)
